@@ -1,0 +1,97 @@
+"""The two things everything else is about: a radiograph and the masks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Structure(StrEnum):
+    """Anatomy that masks name. Structures overlap in a projection: each has its own channel."""
+
+    LUNG = "lung"
+    RIB = "rib"
+    NODULE = "nodule"
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """Pixel spacing in mm, (row, column), and the DICOM attribute (or sidecar) that it came from.
+
+    ImagerPixelSpacing is measured at the detector, not in the patient (PS3.3 C.8.11.3): ``source`` keeps the difference.
+    """
+
+    row: float
+    column: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.row, self.column]).all() and self.row > 0 and self.column > 0):
+            raise ValueError(
+                f"Expected spacing in mm above 0, but got ({self.row}, {self.column}) from {self.source}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Radiograph:
+    """A frontal chest radiograph as the models see it.
+
+    Attributes:
+        pixels: (H, W) float32 in [0, 1], MONOCHROME2 polarity (bone bright, air dark).
+        spacing: in mm, or None where the source does not say.
+        view: "PA", "AP" or "" where unknown.
+        sop_instance_uid: the DICOM object it was read from, "" for image files.
+        sha256: digest of the file's bytes, 64 hex digits.
+        flags: quality flags, such as "colour_annotations" or "no_view_position".
+    """
+
+    pixels: npt.NDArray[np.float32]
+    sha256: str
+    spacing: Spacing | None = None
+    view: str = ""
+    sop_instance_uid: str = ""
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.ndim != 2 or pixels.dtype != np.float32:
+            raise ValueError(f"Expected pixels (H, W) float32, but got {pixels.shape} {pixels.dtype}")
+        if pixels.size == 0 or not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError(
+                "Expected pixels in [0, 1] and at least one of them, but got values outside, NaN or none"
+            )
+        if len(self.sha256) != 64:
+            raise ValueError(f"Expected a SHA-256 of 64 hex digits, but got {self.sha256!r}")
+        pixels.flags.writeable = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskSet:
+    """Masks of one radiograph: structure -> (H, W) bool, all of one size, and the pixels nobody is sure about.
+
+    Attributes:
+        masks: structure -> bool (H, W).
+        ignore: bool (H, W), True where annotators were unsure: left out of loss and metrics. None means nowhere.
+    """
+
+    masks: Mapping[Structure, npt.NDArray[np.bool_]]
+    ignore: npt.NDArray[np.bool_] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        planes = [*self.masks.values(), *([] if self.ignore is None else [self.ignore])]
+        if not self.masks:
+            raise ValueError("Expected at least one mask, but got none")
+        for plane in planes:
+            if plane.ndim != 2 or plane.dtype != np.bool_ or plane.shape != planes[0].shape:
+                raise ValueError(
+                    f"Expected bool masks of one (H, W), but got {[(p.shape, str(p.dtype)) for p in planes]}"
+                )

@@ -1,0 +1,1 @@
+"""Source adapters: each turns one published layout into manifest rows and refusals."""

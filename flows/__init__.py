@@ -1,0 +1,1 @@
+"""Wiring: flows that read like a table of contents, and the command line."""
