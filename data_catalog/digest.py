@@ -29,9 +29,7 @@ def digest_of(*parts: Any) -> str:
     >>> digest_of("ab", "c") == digest_of("a", "bc")
     False
     """
-    return hashlib.sha256(
-        json.dumps(_plain(parts), sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

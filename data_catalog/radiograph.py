@@ -31,9 +31,7 @@ class Spacing:
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.row, self.column]).all() and self.row > 0 and self.column > 0):
-            raise ValueError(
-                f"Expected spacing in mm above 0, but got ({self.row}, {self.column}) from {self.source}"
-            )
+            raise ValueError(f"Expected spacing in mm above 0, but got ({self.row}, {self.column}) from {self.source}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +59,7 @@ class Radiograph:
         if pixels.ndim != 2 or pixels.dtype != np.float32:
             raise ValueError(f"Expected pixels (H, W) float32, but got {pixels.shape} {pixels.dtype}")
         if pixels.size == 0 or not (pixels.min() >= 0 and pixels.max() <= 1):
-            raise ValueError(
-                "Expected pixels in [0, 1] and at least one of them, but got values outside, NaN or none"
-            )
+            raise ValueError("Expected pixels in [0, 1] and at least one of them, but got values outside, NaN or none")
         if len(self.sha256) != 64:
             raise ValueError(f"Expected a SHA-256 of 64 hex digits, but got {self.sha256!r}")
         pixels.flags.writeable = False

@@ -86,9 +86,7 @@ REJECTED_SCHEMA = pa.schema(
 def write_rejected(rows: Iterable[Rejected], path: Path) -> Path:
     """Write ``rows`` to ``path`` as Parquet, atomically. Duplicate rows are written once, order is kept."""
     unique = dict.fromkeys(rows)
-    table = pa.Table.from_pylist(
-        [asdict(row) | {"reason": str(row.reason)} for row in unique], REJECTED_SCHEMA
-    )
+    table = pa.Table.from_pylist([asdict(row) | {"reason": str(row.reason)} for row in unique], REJECTED_SCHEMA)
     with replacing(path) as part:
         pq.write_table(table, part)
     return path
