@@ -180,5 +180,6 @@ def _check(table: pa.Table, path: Path) -> None:
     repeated = [item["values"] for item in counts if item["counts"] > 1]
     if repeated:
         raise ManifestError(
-            f"{path}: column `sample_id` repeats in {len(repeated)} keys, first {repeated[0]!r}; expected one row per image"
+            f"{path}: column `sample_id` repeats in {len(repeated)} keys, first {repeated[0]!r}; "
+            "expected one row per image"
         )

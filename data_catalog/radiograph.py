@@ -22,7 +22,7 @@ class Structure(StrEnum):
 class Spacing:
     """Pixel spacing in mm, (row, column), and the DICOM attribute (or sidecar) that it came from.
 
-    ImagerPixelSpacing is measured at the detector, not in the patient (PS3.3 C.8.11.3): ``source`` keeps the difference.
+    ImagerPixelSpacing is measured at the detector, not in the patient (PS3.3 C.8.11.3): ``source`` keeps that.
     """
 
     row: float

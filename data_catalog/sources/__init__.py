@@ -1,1 +1,49 @@
 """Source adapters: each turns one published layout into manifest rows and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.manifest import Sample
+from data_catalog.refusals import Rejected
+from data_catalog.sources import dicom, pairs, phantom
+
+Scan = Callable[[Path, Path], Iterator[Sample | Rejected]]
+"""(root, working folder for unpacked archives) -> rows and refusals."""
+
+ADAPTERS: dict[str, Scan] = {
+    "phantom": lambda root, _: phantom.scan(root),
+    "pairs": lambda root, _: pairs.scan(root),
+    "dicom": dicom.scan,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A source as given on the command line: ``KIND=PATH``; ``phantom`` alone means the embedded cohort."""
+
+    kind: str
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ADAPTERS:
+            raise ValueError(f"Expected a source KIND=PATH with KIND one of {sorted(ADAPTERS)}, but got {self.kind!r}")
+        if not self.path and self.kind != "phantom":
+            raise ValueError(f"Expected {self.kind}=PATH, but got no path")
+        if self.path and not Path(self.path).exists():
+            raise ValueError(f"Expected an existing path for {self.kind}={self.path}, but there is none")
+
+    @classmethod
+    def parse(cls, text: str) -> SourceSpec:
+        """``"pairs=/data"`` -> ``SourceSpec("pairs", "/data")``, absolute.
+
+        >>> SourceSpec.parse("phantom")
+        SourceSpec(kind='phantom', path='')
+
+        Raises:
+            ValueError: unknown kind, no path, or the path is not there.
+        """
+        kind, _, path = text.partition("=")
+        return cls(kind.strip().lower(), str(Path(path).expanduser().resolve()) if path else "")

@@ -1,0 +1,65 @@
+"""The segmentation network: a MONAI U-Net chosen for deployment as much as for Dice."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from monai.networks.nets import BasicUNet, UNet
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from data_catalog.radiograph import Structure
+
+
+class SegmentationConfig(BaseModel):
+    """A U-Net with one independent sigmoid channel per structure.
+
+    Batch normalisation folds into the convolutions and ReLU quantises, so the network exports well
+    (docs/decisions/0003).
+
+    Attributes:
+        structures: output channels, in order.
+        architecture: "basic_unet" (two convolutions per level, max pooling) or "unet" (strided, optional residuals).
+        channels: features per level, finest first; "basic_unet" takes five and the features of the last decoder.
+        residual_units: for "unet".
+        normalisation, activation: as MONAI names them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structures: tuple[Structure, ...] = (Structure.LUNG,)
+    architecture: Literal["unet", "basic_unet"] = "basic_unet"
+    channels: tuple[int, ...] = Field(default=(16, 16, 32, 64, 128, 16), min_length=2)
+    residual_units: int = Field(default=0, ge=0)
+    normalisation: Literal["BATCH", "INSTANCE"] = "BATCH"
+    activation: Literal["RELU", "LEAKYRELU", "PRELU"] = "RELU"
+
+
+def build_network(config: SegmentationConfig) -> nn.Module:
+    """The network: (B, 1, S, S) float -> (B, C, S, S) logits; S a multiple of 16, C = number of structures.
+
+    Raises:
+        ValueError: "basic_unet" without exactly six channel counts.
+    """
+    outputs = len(config.structures)
+    if config.architecture == "unet":
+        return UNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=outputs,
+            channels=config.channels,
+            strides=(2,) * (len(config.channels) - 1),
+            num_res_units=config.residual_units,
+            act=config.activation,
+            norm=config.normalisation,
+        )
+    if len(config.channels) != 6:
+        raise ValueError(f"Expected six `channels` for basic_unet, but got {len(config.channels)}: {config.channels}")
+    return BasicUNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=outputs,
+        features=config.channels,
+        act=config.activation,
+        norm=config.normalisation,
+    )

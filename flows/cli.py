@@ -1,0 +1,198 @@
+"""The command line: ``cxr run``, ``cxr predict``, ``cxr doctor``, ``cxr up``.
+
+Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs were refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.settings import Settings, apply_environment, load_settings
+
+DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="cxr",
+    help="Chest X-ray segmentation: from radiographs to an evaluated, registered model. "
+    "Research software, not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+
+class PresetName(StrEnum):
+    """How much to do."""
+
+    demo = "demo"
+    full = "full"
+
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Everything is kept here.  [default: $CXR_HOME or ./cxr-home]", show_default=False),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+
+
+@app.command()
+def run(
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", "-s", metavar="KIND=PATH", help="phantom, pairs=FOLDER or dicom=PATH; repeatable."),
+    ] = None,
+    preset: Annotated[PresetName, typer.Option(help="demo: two CPU cores, minutes. full: a GPU.")] = PresetName.demo,
+    home: Home = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of phantoms, weights and augmentation.")] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML with values over the preset's (docs/configuration.md)."),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ingest, convert, preprocess, train, evaluate, register and report. Without --source: the phantom cohort."""
+    from flows.run import run_main_job, summary_text
+
+    with reporting_errors(as_json):
+        settings = _settings(home)
+        summary = run_main_job(settings, source or [], preset.value, seed, config, quiet or as_json)
+    if as_json:
+        print(json.dumps(summary.model_dump(mode="json") | {"recomputed": summary.recomputed}))
+    elif not quiet:
+        Console(soft_wrap=True).print(summary_text(summary, settings.home), highlight=False)
+    raise typer.Exit(PARTLY if summary.refused else DONE)
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PNG, JPEG or DICOM files, or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    model: Annotated[
+        str,
+        typer.Option(help="auto (the registry's champion, else the bundled model), bundled, an alias, or a folder."),
+    ] = "auto",
+    home: Home = None,
+    sixteen_bit_png: Annotated[
+        bool, typer.Option("--sixteen-bit-png", help="Accept 16-bit PNG, all 16 bits taken as grey levels.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment the lungs: lung.png, overlay.png and result.json per input, and one results.parquet."""
+    with reporting_errors(as_json):
+        if not any(path.exists() or path.is_symlink() for path in paths):
+            raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
+        settings = _settings(home)
+        apply_environment(settings)
+        summary = _predict(paths, out, model, settings, sixteen_bit_png, quiet or as_json)
+    _show_prediction(summary, out, quiet, as_json)
+    raise typer.Exit(PARTLY if summary["refused"] else DONE)
+
+
+def _predict(
+    paths: list[Path], out: Path, model: str, settings: Settings, sixteen_bit: bool, quiet: bool
+) -> dict[str, Any]:
+    from flows.console import showing_progress
+    from tasks.predict import find_model, predict_all, summarise
+
+    folder, name = find_model(model, settings.mlflow_tracking_uri, settings.home)
+    with showing_progress(quiet):
+        results = predict_all(paths, out, folder, name, sixteen_bit=sixteen_bit)
+    return summarise(results, folder)
+
+
+def _show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary))
+        return
+    if quiet:
+        return
+    console = Console(soft_wrap=True)
+    for row in summary["rejected"]:
+        console.print(f"[yellow]refused[/] {row['input']}: {row['reason']}. {row['sentence']}", highlight=False)
+    console.print(
+        f"{summary['done']} done, {summary['refused']} refused with {summary['model']}; results in {out}",
+        highlight=False,
+    )
+
+
+@app.command()
+def doctor(home: Home = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Check versions, device, decoders, servers, disk and data; says what to do about what is wrong."""
+    from flows.doctor import examine, show
+
+    with reporting_errors(as_json):
+        settings = _settings(home)
+        apply_environment(settings)
+        findings = examine(settings)
+    if as_json:
+        print(json.dumps([finding.model_dump(mode="json") for finding in findings]))
+    elif not quiet:
+        show(findings)
+    raise typer.Exit(FAILED if any(finding.status == "fail" for finding in findings) else DONE)
+
+
+@app.command()
+def up(home: Home = None) -> None:
+    """Start the Prefect server, the MLflow server and a worker on loopback; Ctrl-C stops all three."""
+    from flows.up import up as start
+
+    with reporting_errors(False):
+        code = start(_settings(home))
+    raise typer.Exit(code)
+
+
+def _settings(home: Path | None) -> Settings:
+    from flows.run import UsageError
+
+    try:
+        return load_settings(home)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+@contextmanager
+def reporting_errors(as_json: bool) -> Iterator[None]:
+    """Turn exceptions into one sentence and an exit code; the traceback goes to a log only where it helps."""
+    from flows.run import UsageError
+
+    try:
+        yield
+    except (typer.Exit, typer.BadParameter, typer.Abort):
+        raise
+    except UsageError as error:
+        _complain(str(error), as_json)
+        raise typer.Exit(USAGE) from error
+    except KeyboardInterrupt as error:
+        _complain("Interrupted. The same command goes on where this one stopped.", as_json)
+        raise typer.Exit(130) from error
+    except Exception as error:
+        _complain(f"{type(error).__name__}: {error}", as_json)
+        raise typer.Exit(FAILED) from error
+
+
+def _complain(text: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": text}))
+    print(f"cxr: {text}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None, command: Callable[..., Any] = app) -> None:
+    """Entry point of the console script."""
+    command(args=arguments)
+
+
+if __name__ == "__main__":
+    main()

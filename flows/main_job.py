@@ -1,0 +1,127 @@
+"""The main job: ingest -> convert -> preprocess -> train -> evaluate -> register -> report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from cxr_models.phantom import CODE_VERSION as PHANTOM_VERSION
+from cxr_models.precision import pick_device, resolve
+from cxr_models.training import CODE_VERSION as TRAINING_VERSION
+from data_catalog.digest import digest_of
+from data_catalog.preprocess import CODE_VERSION as PIXELS_VERSION
+from data_catalog.sources import SourceSpec
+from flows.config import RunConfig
+from tasks.caching import Steps
+from tasks.convert import assemble_cohort, convert_shard
+from tasks.evaluate import CODE_VERSION as EVALUATION_VERSION
+from tasks.evaluate import evaluate
+from tasks.ingest import ingest, plan_shards, render_phantoms
+from tasks.preprocess import preprocess_shard
+from tasks.records import Cohort, ConvertedShard, Evaluated, PreparedShard, RunSummary, Trained
+from tasks.register import find_champion, register
+from tasks.report import publish_report
+from tasks.train import train
+
+
+@flow(name="cxr-main-job", task_runner=ThreadPoolTaskRunner(max_workers=2))
+def main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
+    """Run the whole job on ``config.sources``; everything it makes lies under ``home``.
+
+    Steps whose inputs, config and code are unchanged are not computed again.
+    """
+    steps, store, folder = Steps(), home / "store", run_folder(config, home)
+    device = pick_device(config.device)
+    sources = _rendered(steps, config, store)
+    ingested = ingest(sources, folder)
+    converted = _converted(steps, plan_shards(ingested, folder), ingested.images, store)
+    cohort = assemble_cohort(ingested, converted, config.split, folder)
+    shards = _preprocessed(steps, converted, config, store)
+    trained = _trained(steps, cohort, shards, config, device, tracking_uri, store)
+    scores = _evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
+    reigning = find_champion(tracking_uri, config.model_name, trained, home)
+    rival = None
+    if reigning is not None:
+        rival = _evaluated(steps, cohort, Path(reigning.package), reigning.weights_sha256, device, store)
+    version = reigning.version if reigning else ""
+    registered = register(tracking_uri, config.model_name, cohort, trained, scores, rival, version, home)
+    return publish_report(config.model_dump(mode="json"), cohort, trained, scores, registered, steps.tally(), folder)
+
+
+def run_folder(config: RunConfig, home: Path) -> Path:
+    """Where a run of ``config`` keeps manifest, refusals and report: the same config, the same folder."""
+    kinds = "+".join(dict.fromkeys(source.kind for source in config.sources))
+    return home / "runs" / f"{kinds}-{digest_of(config)[:8]}"
+
+
+def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
+    """The sources, with the embedded phantom cohort rendered where it is asked for."""
+    key = digest_of(config.phantom, PHANTOM_VERSION)[:32]
+    out = store / "phantoms" / key
+    sources = []
+    for source in config.sources:
+        if not source.path:
+            task = steps.submit(render_phantoms, outputs=[out / "cohort.json"], key=key, config=config.phantom, out=out)
+            source = SourceSpec(source.kind, task.result())
+        sources.append(source)
+    return sources
+
+
+def _converted(steps: Steps, plan: list, images: int, store: Path) -> list[ConvertedShard]:
+    tasks = [
+        steps.submit(convert_shard, outputs=[out / "rows.parquet"], key=shard.key, shard=shard, out=out)
+        for shard in plan
+        for out in [store / "converted" / shard.key]
+    ]
+    return [task.result() for task in tasks]
+
+
+def _preprocessed(steps: Steps, converted: list[ConvertedShard], config: RunConfig, store: Path) -> list[PreparedShard]:
+    tasks = []
+    for shard in converted:
+        if shard.images:
+            structures = config.network.structures
+            key = digest_of(shard.key, config.preprocess, structures, PIXELS_VERSION)[:32]
+            out = store / "shards" / key
+            parameters = {"key": key, "shard": shard, "config": config.preprocess, "structures": structures, "out": out}
+            tasks.append(steps.submit(preprocess_shard, outputs=[out / "images.npy"], **parameters))
+    return [task.result() for task in tasks]
+
+
+def _trained(
+    steps: Steps,
+    cohort: Cohort,
+    shards: list[PreparedShard],
+    config: RunConfig,
+    device: str,
+    tracking_uri: str,
+    store: Path,
+) -> Trained:
+    settings = config.train.model_copy(update={"precision": resolve(config.train.precision, device)})
+    parts = (cohort.digest, [s.key for s in shards], config.preprocess, config.network, settings, device)
+    key = digest_of(*parts, config.model_name, TRAINING_VERSION)[:32]
+    out = store / "models" / key
+    task = steps.submit(
+        train,
+        outputs=[out / "package" / "weights.safetensors", out / "history.json"],
+        key=key,
+        cohort=cohort,
+        shards=shards,
+        preprocess=config.preprocess,
+        network=config.network,
+        config=settings,
+        model_name=config.model_name,
+        device=device,
+        tracking_uri=tracking_uri,
+        out=out,
+    )
+    return task.result()
+
+
+def _evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
+    key = digest_of(weights, cohort.digest, EVALUATION_VERSION)[:32]
+    out = store / "evaluations" / key
+    parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
+    return steps.submit(evaluate, outputs=[out / "summary.json"], **parameters).result()

@@ -1,0 +1,100 @@
+"""What ``cxr run`` does: make the config, have a server, run the flow, say what came out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from flows.console import showing_progress
+from flows.servers import prefect_server
+from flows.settings import Settings, apply_environment
+
+if TYPE_CHECKING:
+    from flows.config import Preset, RunConfig
+    from tasks.records import RunSummary
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done as asked: exit code 2."""
+
+
+class HomeBusyError(RuntimeError):
+    """Another run works in the same home."""
+
+
+def read_config(sources: Sequence[str], preset: Preset, seed: int, file: Path | None) -> RunConfig:
+    """The run's config: the preset, with the values of the TOML ``file`` over it.
+
+    Raises:
+        UsageError: an unknown source, a path that is not there, an unknown key or a value out of range.
+    """
+    from flows.config import RunConfig, make_config, parse_sources
+
+    try:
+        config = make_config(parse_sources(sources), preset, seed)
+        if file is None:
+            return config
+        changes = tomllib.loads(file.read_text(encoding="utf-8"))
+        return RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
+
+
+def run_main_job(
+    settings: Settings, sources: Sequence[str], preset: Preset, seed: int, file: Path | None, quiet: bool
+) -> RunSummary:
+    """Run the main job in this process, on a Prefect server that is up or a private one.
+
+    Raises:
+        UsageError: see :func:`read_config`.
+        HomeBusyError: another run works in this home.
+    """
+    apply_environment(settings)
+    config = read_config(sources, preset, seed, file)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.home / "run.lock", timeout=0)
+    try:
+        with lock, showing_progress(quiet), prefect_server(settings):
+            from flows.main_job import main_job
+
+            return main_job(config, settings.home, settings.mlflow_tracking_uri)
+    except Timeout as error:
+        raise HomeBusyError(
+            f"Another `cxr run` works in {settings.home}. Wait for it, or give this one a home of its own (--home)."
+        ) from error
+
+
+def summary_text(summary: RunSummary, home: Path) -> str:
+    """The end of a run, for a person: what was made, how good it is, where to look."""
+    steps = sum(step["ran"] + step["cached"] for step in summary.steps.values())
+    if summary.recomputed:
+        work = f"{summary.recomputed} of {steps} steps computed, {steps - summary.recomputed} from the cache"
+    else:
+        work = f"nothing recomputed: all {steps} steps came from the cache"
+    if summary.resumed_at:
+        work += f"; training resumed after epoch {summary.resumed_at}"
+    split = ", ".join(f"{count} {side}" for side, count in sorted(summary.counts.items()))
+    aliases = f" ({', '.join(summary.aliases)})" if summary.aliases else ""
+    lines = [
+        f"[bold]Test Dice {summary.dice:.4f}[/] (95 % interval {summary.dice_low:.4f} to {summary.dice_high:.4f})",
+        f"Images     {summary.images} used ({split}), {summary.refused} refused",
+        f"Model      {summary.model} version {summary.version}{aliases}",
+        f"Work       {work}",
+        f"Report     {summary.report}",
+        f"Registry   MLflow in {home}: `cxr up` or `make up` shows it and the runs in a browser",
+    ]
+    if summary.refused:
+        lines.append(f"Refused    {Path(summary.folder) / 'rejected.parquet'} and the report say which and why")
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""Convert: every image becomes a DICOM object, every refusal a row; then the cohort is split and checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+
+from data_catalog.atomic import replacing_folder
+from data_catalog.dicom_write import convert_to_dicom
+from data_catalog.digest import digest_of
+from data_catalog.image_files import read_mask_file
+from data_catalog.manifest import Sample, read_manifest, write_manifest
+from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
+from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash
+from tasks.caching import BY_KEY
+from tasks.progress import sink
+from tasks.records import Cohort, ConvertedShard, Ingested, PlannedShard
+
+
+@task(name="convert-shard", cache_policy=BY_KEY, persist_result=True)
+def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
+    """Convert the images of one shard into ``out/dicom`` and record what could not be."""
+    planned = read_manifest(Path(shard.rows))
+    sink().start("convert", len(planned))
+    rows: list[Sample] = []
+    rejected: list[Rejected] = []
+    with replacing_folder(out) as part:
+        for sample in planned:
+            try:
+                converted = convert_one(sample, part / "dicom")
+                rows.append(_moved(converted, part, out))
+            except Refusal as refusal:
+                rejected.append(Rejected.of(refusal, path=sample.image_path, source=sample.source, stage="convert"))
+            sink().advance("convert")
+        write_manifest(rows, part / "rows.parquet")
+        write_rejected(rejected, part / "rejected.parquet")
+    return ConvertedShard(folder=str(out), key=key, images=len(rows), refused=len(rejected))
+
+
+def convert_one(sample: Sample, folder: Path) -> Sample:
+    """Make ``sample``'s DICOM object in ``folder``; returns the row with what is known of the image now.
+
+    Raises:
+        Refusal: image or masks cannot be used.
+    """
+    converted = convert_to_dicom(sample, folder)
+    height, width = converted.radiograph.shape
+    for mask in sample.masks:
+        read_mask_file(Path(mask.path), (height, width))
+    return sample.with_(
+        dicom_path=str(converted.path),
+        sop_instance_uid=converted.sop_instance_uid,
+        height=height,
+        width=width,
+        view=sample.view or converted.radiograph.view,
+        phash=perceptual_hash(converted.radiograph.pixels),
+        flags=tuple(sorted({*sample.flags, *converted.flags, *converted.radiograph.flags})),
+    )
+
+
+def _moved(sample: Sample, part: Path, out: Path) -> Sample:
+    path = Path(sample.dicom_path or "")
+    return sample.with_(dicom_path=str(out / path.relative_to(part))) if path.is_relative_to(part) else sample
+
+
+@task(name="assemble-cohort")
+def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config: SplitConfig, folder: Path) -> Cohort:
+    """Put the shards' rows together, split them by patient, and refuse a split that leaks.
+
+    Writes ``manifest.parquet`` and ``rejected.parquet`` in ``folder``.
+
+    Raises:
+        SplitLeak: a split that came with the data shares a patient or a near-duplicate.
+        ValueError: too few images or patients are left.
+    """
+    samples = [row for shard in shards for row in read_manifest(Path(shard.folder) / "rows.parquet")]
+    rejected = read_rejected(Path(ingested.rejected))
+    rejected += [row for shard in shards for row in read_rejected(Path(shard.folder) / "rejected.parquet")]
+    if not samples:
+        write_rejected(rejected, folder / "rejected.parquet")
+        reasons = dict(Counter(str(row.reason) for row in rejected))
+        raise ValueError(f"Expected at least one usable image, but all were refused: {reasons or 'no image found'}")
+    samples, leaking = without_leaks(assign_split(samples, config))
+    rejected += leaking
+    write_rejected(rejected, folder / "rejected.parquet")
+    check_split(samples)
+    write_manifest(samples, folder / "manifest.parquet")
+    return Cohort(
+        manifest=str(folder / "manifest.parquet"),
+        rejected=str(folder / "rejected.parquet"),
+        digest=cohort_digest(samples),
+        counts=dict(Counter(str(sample.split) for sample in samples)),
+        refused=len(rejected),
+    )
+
+
+def without_leaks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
+    """Refuse training images that are near-duplicates of held-back ones; held-back images stay.
+
+    Where the split came with the data, nothing is taken out: :func:`check_split` refuses it as a whole.
+    """
+    leaks = {train.sample_id: (held, train) for held, train in near_duplicates(samples)}
+    rejected = [
+        Rejected(
+            train.image_path,
+            train.source,
+            "split",
+            Reason.NEAR_DUPLICATE,
+            f"Nearly the same picture as {held.image_path}, which is held back for {held.split} under another patient; "
+            "training on it would flatter the result, so it is left out. Give both the same patient to keep both.",
+        )
+        for held, train in leaks.values()
+    ]
+    return [sample for sample in samples if sample.sample_id not in leaks], rejected
+
+
+def cohort_digest(samples: Sequence[Sample]) -> str:
+    """Digest of images, masks and split: what a model trained and tested on these rows depends on."""
+    rows = [[s.image_sha256, s.split, [[m.structure, m.sha256] for m in s.masks]] for s in samples]
+    return digest_of(sorted(rows, key=str))

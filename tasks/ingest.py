@@ -1,0 +1,96 @@
+"""Ingest: render the phantom cohort where asked, read every source into one manifest, deal it into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+
+from cxr_models.phantom import PhantomConfig, render_cohort
+from data_catalog.digest import digest_of
+from data_catalog.manifest import Sample, read_manifest, write_manifest
+from data_catalog.preprocess import CODE_VERSION as PIXELS_VERSION
+from data_catalog.refusals import Reason, Rejected, write_rejected
+from data_catalog.shards import bucket_rows
+from data_catalog.sources import ADAPTERS, SourceSpec
+from tasks.caching import BY_KEY
+from tasks.progress import sink
+from tasks.records import Ingested, PlannedShard
+
+CONVERT_VERSION = "1"
+"""Part of every conversion's cache key: raise it when one image would become another DICOM object."""
+
+
+@task(name="render-phantoms", cache_policy=BY_KEY, persist_result=True)
+def render_phantoms(key: str, config: PhantomConfig, out: Path) -> str:
+    """Render the phantom cohort into ``out``; patients that an interrupted run finished are kept."""
+    sink().start("phantoms", config.patients)
+    render_cohort(config, out, on_patient=lambda done, total: sink().advance("phantoms"))
+    sink().finish("phantoms")
+    return str(out)
+
+
+@task(name="ingest")
+def ingest(sources: Sequence[SourceSpec], folder: Path) -> Ingested:
+    """Read every source into one manifest. Always runs: only looking at the files can tell whether they changed."""
+    sink().start("ingest", len(sources))
+    samples: list[Sample] = []
+    rejected: list[Rejected] = []
+    for source in sources:
+        for item in ADAPTERS[source.kind](Path(source.path), folder / "unpacked"):
+            (samples if isinstance(item, Sample) else rejected).append(item)  # type: ignore[arg-type]
+        sink().advance("ingest")
+    samples, repeated = without_repeats(samples)
+    write_manifest(samples, folder / "ingested.parquet")
+    write_rejected([*rejected, *repeated], folder / "ingest-rejected.parquet")
+    sink().finish("ingest", f"{len(samples)} images, {len(rejected) + len(repeated)} refused")
+    return Ingested(
+        manifest=str(folder / "ingested.parquet"),
+        rejected=str(folder / "ingest-rejected.parquet"),
+        images=len(samples),
+        refused=len(rejected) + len(repeated),
+    )
+
+
+def without_repeats(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
+    """Each image once: where two files have the same bytes, the first is kept and the others are refused."""
+    kept: dict[str, Sample] = {}
+    rejected = []
+    for sample in samples:
+        first = kept.setdefault(sample.image_sha256, sample)
+        if first is not sample:
+            sentence = (
+                f"The same bytes as {first.image_path}, which is used; expected every image once. "
+                "Remove one of the two, or check whether one patient's image was filed under another's name."
+            )
+            rejected.append(Rejected(sample.image_path, sample.source, "ingest", Reason.DUPLICATE_IMAGE, sentence))
+    return list(kept.values()), rejected
+
+
+@task(name="plan-shards")
+def plan_shards(ingested: Ingested, folder: Path) -> list[PlannedShard]:
+    """Deal the manifest into shards; a shard's key is the digest of its rows and of the files behind them."""
+    shards = []
+    for rows in bucket_rows(read_manifest(Path(ingested.manifest))):
+        key = digest_of(CONVERT_VERSION, PIXELS_VERSION, [_identity(sample) for sample in rows])[:32]
+        path = folder / "planned" / f"{key}.parquet"
+        if not path.exists():
+            write_manifest(rows, path)
+        shards.append(PlannedShard(rows=str(path), key=key))
+    return shards
+
+
+def _identity(sample: Sample) -> list[object]:
+    return [
+        sample.image_path,
+        sample.image_sha256,
+        sample.patient_id,
+        sample.source,
+        sample.view,
+        sample.split,
+        sample.acquisition,
+        sample.licence,
+        sample.mask_convention,
+        [[mask.structure, mask.path, mask.sha256] for mask in sample.masks],
+    ]

@@ -1,0 +1,260 @@
+"""Predict: files and folders in, masks, pictures and one table out. Nothing is overwritten by another input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr_models.overlay import draw_overlay, write_png
+from cxr_models.package import BUNDLED, PackageError, read_card
+from cxr_models.predictor import Prediction, Segmenter
+from data_catalog.atomic import replacing
+from data_catalog.radiograph import Radiograph, Structure
+from data_catalog.reading import read_radiograph
+from data_catalog.refusals import Refusal
+from tasks.progress import sink
+
+TABLE = "results.parquet"
+REAL, SYNTHETIC = "cxr-lung", "cxr-lung-phantom"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row of ``results.parquet``. Refused inputs have ``status`` "refused", a reason and a sentence."""
+
+    input: str
+    status: str
+    folder: str
+    reason: str
+    sentence: str
+    sha256: str
+    height: int | None
+    width: int | None
+    view: str
+    flags: list[str]
+    lung_share: float | None
+    lung_area_mm2: float | None
+    confidence: float | None
+    model: str
+    weights_sha256: str
+
+
+SCHEMA = pa.schema(
+    [
+        ("input", pa.string()),
+        ("status", pa.string()),
+        ("folder", pa.string()),
+        ("reason", pa.string()),
+        ("sentence", pa.string()),
+        ("sha256", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("view", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("lung_share", pa.float64()),
+        ("lung_area_mm2", pa.float64()),
+        ("confidence", pa.float64()),
+        ("model", pa.string()),
+        ("weights_sha256", pa.string()),
+    ],
+    metadata={"cxr.schema": "results", "cxr.schema_version": "1"},
+)
+
+
+def find_model(wanted: str, tracking_uri: str, home: Path) -> tuple[Path, str]:
+    """The folder of the model to use, and what to call it.
+
+    Args:
+        wanted: a folder with ``card.json``; an alias, such as "champion", of the registry's model for radiographs (or,
+            where only phantoms were trained on, of the phantoms' model); "bundled"; or "auto": the registry's champion
+            for radiographs, else the bundled model, else the phantoms' champion.
+        tracking_uri: the registry.
+        home: where downloads go.
+
+    Raises:
+        PackageError: there is no such model; the text says what there is.
+    """
+    if (Path(wanted) / "card.json").is_file():
+        return Path(wanted), str(wanted)
+    bundled = BUNDLED / REAL
+    if wanted == "bundled" and (bundled / "card.json").is_file():
+        return bundled, "bundled"
+    alias = "champion" if wanted == "auto" else wanted
+    found = _registered(REAL, alias, tracking_uri, home)
+    if found is None and wanted == "auto" and (bundled / "card.json").is_file():
+        return bundled, "bundled"
+    found = found or _registered(SYNTHETIC, alias, tracking_uri, home)
+    if found is None:
+        raise PackageError(
+            f"No model {wanted!r}: expected a folder with card.json and weights.safetensors, `bundled`, or an alias in "
+            f"the registry at {tracking_uri}. Train one with `cxr run`, or leave --model out."
+        )
+    return found
+
+
+def _registered(name: str, alias: str, tracking_uri: str, home: Path) -> tuple[Path, str] | None:
+    database = tracking_uri.removeprefix("sqlite:///")
+    if database != tracking_uri and not Path(database).exists():
+        return None  # asking would create an empty registry
+    from tasks.tracking import Tracker  # MLflow takes seconds to import, and most predictions need none
+
+    tracker = Tracker(tracking_uri, home / "mlartifacts")
+    version = tracker.with_alias(name, alias)
+    if version is None:
+        return None
+    return tracker.download(version, home / "models"), f"{name} version {version.version}"
+
+
+def input_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files behind ``paths``: folders are walked, sorted; hidden files and DICOMDIR indices are passed over."""
+    seen = set()
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if not p.is_dir() and not _hidden(p.relative_to(path)))
+        for file in files:
+            if file.name != "DICOMDIR" and file.absolute() not in seen:
+                seen.add(file.absolute())
+                yield file
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def predict_all(paths: Sequence[Path], out: Path, model: Path, model_name: str, *, sixteen_bit: bool) -> list[Result]:
+    """Predict every file behind ``paths`` into ``out``; returns a row per input, refused ones too.
+
+    Args:
+        paths: files and folders.
+        out: gets a folder per input and ``results.parquet``; rows of earlier inputs are kept.
+        model: package folder.
+        model_name: for the rows.
+        sixteen_bit: read 16-bit PNG as if all 16 bits were used.
+    """
+    files = list(input_files(paths))
+    sink().start("predict", len(files))
+    segmenter = Segmenter(model)
+    out.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    results = []
+    for file in files:
+        try:
+            radiograph = read_radiograph(file, allow_sixteen_bit=sixteen_bit)
+            folder = free_folder(out, file, taken)
+            results.append(
+                write_prediction(radiograph, segmenter.predict(radiograph), file, folder, segmenter, model_name)
+            )
+        except Refusal as refusal:
+            results.append(_refused(file, refusal, segmenter, model_name))
+        sink().advance("predict")
+    write_results(results, out / TABLE)
+    refused = sum(result.status == "refused" for result in results)
+    sink().finish("predict", f"{len(results) - refused} done, {refused} refused")
+    return results
+
+
+def free_folder(out: Path, file: Path, taken: set[str]) -> Path:
+    """``out/<stem>``, or ``out/<stem>-2`` and so on where another input (of this or an earlier call) has that name."""
+    stem = file.stem if file.stem not in (".", "..", "") else "image"
+    number = 1
+    while True:
+        name = stem if number == 1 else f"{stem}-{number}"
+        folder = out / name
+        if name.casefold() not in taken and name.casefold() != TABLE and _may_write(folder, file):
+            taken.add(name.casefold())
+            return folder
+        number += 1
+
+
+def _may_write(folder: Path, file: Path) -> bool:
+    if not folder.exists():
+        return True
+    try:
+        owner = json.loads((folder / "result.json").read_text(encoding="utf-8"))["input"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.is_dir() and not any(folder.iterdir())
+    return bool(owner == str(file.absolute()))
+
+
+def write_prediction(
+    radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, segmenter: Segmenter, model_name: str
+) -> Result:
+    """Write ``lung.png``, ``overlay.png`` and ``result.json`` of one input into ``folder``."""
+    lung = prediction.masks.masks[Structure.LUNG]
+    write_png(folder / "lung.png", lung.astype(np.uint8) * 255)
+    write_png(folder / "overlay.png", draw_overlay(radiograph.pixels, lung, side=1024))
+    spacing = radiograph.spacing
+    result = Result(
+        input=str(file.absolute()),
+        status="done",
+        folder=folder.name,
+        reason="",
+        sentence="",
+        sha256=radiograph.sha256,
+        height=radiograph.shape[0],
+        width=radiograph.shape[1],
+        view=radiograph.view,
+        flags=list(radiograph.flags),
+        lung_share=float(lung.mean()),
+        lung_area_mm2=None if spacing is None else float(lung.sum() * spacing.row * spacing.column),
+        confidence=prediction.confidence[Structure.LUNG],
+        model=model_name,
+        weights_sha256=segmenter.card.weights_sha256,
+    )
+    spacing_mm = None if spacing is None else {"row": spacing.row, "column": spacing.column, "source": spacing.source}
+    record = asdict(result) | {"spacing_mm": spacing_mm, "limits": segmenter.card.limits}
+    with replacing(folder / "result.json") as part:
+        part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _refused(file: Path, refusal: Refusal, segmenter: Segmenter, model_name: str) -> Result:
+    return Result(
+        input=str(file.absolute()),
+        status="refused",
+        folder="",
+        reason=str(refusal.reason),
+        sentence=refusal.sentence,
+        sha256="",
+        height=None,
+        width=None,
+        view="",
+        flags=[],
+        lung_share=None,
+        lung_area_mm2=None,
+        confidence=None,
+        model=model_name,
+        weights_sha256=segmenter.card.weights_sha256,
+    )
+
+
+def write_results(results: Sequence[Result], path: Path) -> None:
+    """Write the table; rows that are there of other inputs are kept, rows of the same inputs are replaced."""
+    rows = [asdict(result) for result in results]
+    new = {row["input"] for row in rows}
+    if path.exists():
+        try:
+            rows = [row for row in pq.read_table(path, schema=SCHEMA).to_pylist() if row["input"] not in new] + rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise PackageError(f"{path}: expected the table of an earlier `cxr predict`, but got {error}") from error
+    with replacing(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), part)
+
+
+def summarise(results: Sequence[Result], model: Path) -> dict[str, object]:
+    """Counts for a person or ``--json``."""
+    refused = [result for result in results if result.status == "refused"]
+    return {
+        "done": len(results) - len(refused),
+        "refused": len(refused),
+        "model": results[0].model if results else "",
+        "weights_sha256": read_card(model).weights_sha256,
+        "rejected": [{"input": r.input, "reason": r.reason, "sentence": r.sentence} for r in refused],
+    }

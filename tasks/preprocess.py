@@ -1,0 +1,52 @@
+"""Preprocess: one task per shard, from DICOM objects and mask files to arrays that are read by memory map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from prefect import task
+
+from data_catalog.image_files import read_mask_file
+from data_catalog.manifest import Sample, read_manifest
+from data_catalog.preprocess import PreprocessConfig, encode_labels, preprocess
+from data_catalog.radiograph import MaskSet, Structure
+from data_catalog.reading import read_radiograph
+from data_catalog.shards import write_shard
+from tasks.caching import BY_KEY
+from tasks.progress import sink
+from tasks.records import ConvertedShard, PreparedShard
+
+
+@task(name="preprocess-shard", cache_policy=BY_KEY, persist_result=True)
+def preprocess_shard(
+    key: str, shard: ConvertedShard, config: PreprocessConfig, structures: tuple[Structure, ...], out: Path
+) -> PreparedShard:
+    """Preprocess the rows of one converted shard into the shard folder ``out``."""
+    rows = read_manifest(Path(shard.folder) / "rows.parquet")
+    sink().start("preprocess", len(rows))
+    images = np.empty((len(rows), config.size, config.size), np.float32)
+    labels = np.empty((len(rows), len(structures), config.size, config.size), np.uint8)
+    for index, sample in enumerate(rows):
+        images[index] = preprocess(read_radiograph(Path(sample.dicom_path or ""), image_format="dicom"), config)
+        labels[index] = encode_labels(read_masks(sample), structures, config.size)
+        sink().advance("preprocess")
+    write_shard(out, images, labels, rows)
+    return PreparedShard(folder=str(out), key=key)
+
+
+def read_masks(sample: Sample) -> MaskSet:
+    """The masks of a converted row, at the image's size; a row without masks has an all-ignored lung.
+
+    Raises:
+        Refusal: a mask file cannot be used.
+    """
+    shape = (sample.height or 0, sample.width or 0)
+    planes, ignored = {}, np.zeros(shape, bool)
+    for mask in sample.masks:
+        planes[mask.structure], ignore = read_mask_file(Path(mask.path), shape)
+        if ignore is not None:
+            ignored |= ignore
+    if not planes:
+        return MaskSet({Structure.LUNG: np.zeros(shape, bool)}, np.ones(shape, bool))
+    return MaskSet(planes, ignored if ignored.any() else None)

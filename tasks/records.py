@@ -1,0 +1,122 @@
+"""The small records that tasks exchange: paths, digests, counts. Never pixels, never models."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ingested(Record):
+    """What ingest found: manifest and refusals on disk, and the cohort's counts."""
+
+    manifest: str
+    rejected: str
+    images: int
+    refused: int
+
+
+class PlannedShard(Record):
+    """Rows that travel together, and the key of their content."""
+
+    rows: str
+    key: str
+
+
+class ConvertedShard(Record):
+    """Rows whose images are DICOM now, and those that could not be."""
+
+    folder: str
+    key: str
+    images: int
+    refused: int
+
+
+class Cohort(Record):
+    """The whole cohort after conversion: split, checked, and with every refusal so far."""
+
+    manifest: str
+    rejected: str
+    digest: str
+    counts: dict[str, int]
+    refused: int
+
+
+class PreparedShard(Record):
+    """A shard ready for training."""
+
+    folder: str
+    key: str
+
+
+class Trained(Record):
+    """A model package, the record of its epochs, and the tracking run."""
+
+    package: str
+    history: str
+    weights_sha256: str
+    tracking_run: str
+    resumed_at: int
+
+
+class Evaluated(Record):
+    """Per-image scores on the test rows, and their summary."""
+
+    folder: str
+    key: str
+    weights_sha256: str
+    dice: float
+    dice_low: float
+    dice_high: float
+    iou: float
+    images: int
+
+
+class Champion(Record):
+    """The reigning champion, fetched from the registry."""
+
+    package: str
+    version: str
+    weights_sha256: str
+
+
+class Registered(Record):
+    """A version in the model registry, its aliases and how it compares."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    new: bool
+    decision: str
+    champion_version: str
+    champion_dice: float | None
+    challenger_dice: float
+
+
+class RunSummary(Record):
+    """What a run has to show."""
+
+    run: str
+    folder: str
+    report: str
+    images: int
+    refused: int
+    counts: dict[str, int]
+    dice: float
+    dice_low: float
+    dice_high: float
+    model: str
+    version: str
+    aliases: tuple[str, ...]
+    decision: str
+    resumed_at: int
+    steps: dict[str, dict[str, int]]
+
+    @property
+    def recomputed(self) -> int:
+        """Number of cached steps that had to run."""
+        return sum(step["ran"] for step in self.steps.values())

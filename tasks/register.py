@@ -1,0 +1,105 @@
+"""Register: the new model becomes ``challenger``, and ``champion`` only where it beats the champion."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from prefect import task
+
+from cxr_models.package import rewrite_card
+from data_catalog.manifest import read_manifest
+from data_catalog.reading import read_radiograph
+from tasks.progress import sink
+from tasks.records import Champion, Cohort, Evaluated, Registered, Trained
+from tasks.tracking import Tracker, Version
+from tasks.train import labelled
+
+EXAMPLE_SIDE = 256
+
+
+@task(name="find-champion")
+def find_champion(tracking_uri: str, model_name: str, trained: Trained, folder: Path) -> Champion | None:
+    """The reigning champion, where there is one and it is another model than the trained one."""
+    tracker = Tracker(tracking_uri, folder / "mlartifacts")
+    champion = tracker.with_alias(model_name, "champion")
+    if champion is None or champion.weights_sha256 == trained.weights_sha256:
+        return None
+    package = tracker.download(champion, folder / "models")
+    return Champion(package=str(package), version=champion.version, weights_sha256=champion.weights_sha256)
+
+
+@task(name="register")
+def register(
+    tracking_uri: str,
+    model_name: str,
+    cohort: Cohort,
+    trained: Trained,
+    challenger: Evaluated,
+    champion: Evaluated | None,
+    champion_version: str,
+    folder: Path,
+) -> Registered:
+    """Register the trained model once, and decide on the aliases from scores on the same test rows.
+
+    Not cached: the registry is the truth, and a version that it already has is not made again.
+    """
+    sink().start("register", 1)
+    tracker = Tracker(tracking_uri, folder / "mlartifacts")
+    known = next((v for v in tracker.versions(model_name) if v.weights_sha256 == trained.weights_sha256), None)
+    version = known or _new_version(tracker, cohort, trained, challenger)
+    wins = champion is None or challenger.dice > champion.dice
+    if known is None or not known.aliases:
+        tracker.set_alias(version, "challenger")
+    if wins and "champion" not in version.aliases:
+        tracker.set_alias(version, "champion")
+    current = next(v for v in tracker.versions(model_name) if v.version == version.version)
+    sink().finish("register", f"{model_name} version {version.version}")
+    return Registered(
+        name=model_name,
+        version=version.version,
+        aliases=current.aliases,
+        new=known is None,
+        decision=_decision(version, challenger, champion, champion_version),
+        champion_version=version.version if wins else champion_version,
+        champion_dice=None if champion is None else champion.dice,
+        challenger_dice=challenger.dice,
+    )
+
+
+def _decision(version: Version, challenger: Evaluated, champion: Evaluated | None, champion_version: str) -> str:
+    mine = f"version {version.version} has Dice {challenger.dice:.4f} on {challenger.images} test images"
+    if champion is None:
+        return f"{mine}; there is no other champion to beat, so it is champion."
+    theirs = f"champion version {champion_version} has {champion.dice:.4f} on the same images"
+    verdict = "it becomes champion" if challenger.dice > champion.dice else "the champion stays"
+    return f"{mine}; {theirs}: {verdict}."
+
+
+def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Evaluated) -> Version:
+    """Put the measured metrics into the card and log package, data sets and metrics to the training's run."""
+    test = labelled(read_manifest(Path(cohort.manifest)), "test")
+    metrics = {
+        "test_dice": scores.dice,
+        "test_dice_low": scores.dice_low,
+        "test_dice_high": scores.dice_high,
+        "test_iou": scores.iou,
+        "test_images": float(scores.images),
+        "test_patients": float(len({s.patient_id for s in test})),
+    }
+    pixels = read_radiograph(Path(test[0].dicom_path or ""), image_format="dicom").pixels
+    step = max(1, min(pixels.shape) // EXAMPLE_SIDE)
+    with tempfile.TemporaryDirectory() as temporary:
+        package = Path(temporary) / "package"
+        shutil.copytree(trained.package, package)
+        card = rewrite_card(package, metrics=metrics)
+        if card.weights_sha256 != trained.weights_sha256:
+            raise ValueError(f"Expected weights {trained.weights_sha256}, but rewriting gave {card.weights_sha256}")
+        tracker.log_inputs(trained.tracking_run, {"test": (cohort.digest, cohort.manifest)})
+        tracker.log_metrics(trained.tracking_run, metrics)
+        for name in ("scores.parquet", "summary.json"):
+            tracker.log_file(trained.tracking_run, Path(scores.folder) / name, "evaluation")
+        example = np.ascontiguousarray(pixels[::step, ::step])[None]
+        return tracker.register(package, trained.tracking_run, example)

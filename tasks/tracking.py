@@ -1,0 +1,237 @@
+"""Everything MLflow: runs, metrics, the model registry. No other file imports it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import Schema, TensorSpec
+
+from cxr_models.package import ModelCard, PackageError, card_text, read_card
+
+EXPERIMENT = "cxr-segmentation"
+PACKAGE = "package"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered model version.
+
+    Attributes:
+        name, version: as the registry has them.
+        weights_sha256: of its weights.
+        run_id: the tracking run it came from.
+        aliases: such as "champion".
+    """
+
+    name: str
+    version: str
+    weights_sha256: str
+    run_id: str
+    aliases: tuple[str, ...]
+
+
+class SegmentationPyfunc(PythonModel):
+    """The registered model behind MLflow's generic interface: grey image in, lung mask out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the packaged weights."""
+        from cxr_models.predictor import Segmenter
+
+        self.segmenter = Segmenter(Path(context.artifacts[PACKAGE]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """Masks of a batch of radiographs: (B, H, W) float32 in [0, 1], MONOCHROME2 -> (B, H, W) uint8, 0 or 1."""
+        from data_catalog.radiograph import Radiograph
+
+        structure = self.segmenter.card.network.structures[0]
+        masks = []
+        for pixels in np.asarray(model_input, np.float32):
+            radiograph = Radiograph(np.clip(pixels, 0, 1), sha256="0" * 64)
+            masks.append(self.segmenter.predict(radiograph).masks.masks[structure])
+        return np.stack(masks).astype(np.uint8)
+
+
+class Tracker:
+    """One tracking server or database, and the registry in it."""
+
+    def __init__(self, uri: str, artifacts: Path | None = None) -> None:
+        """Connect.
+
+        Args:
+            uri: an MLflow tracking URI, such as ``sqlite:////home/mlflow.db`` or ``http://127.0.0.1:5000``.
+            artifacts: folder for artifacts where ``uri`` is a database; a server knows its own.
+        """
+        for name in ("mlflow", "alembic"):  # schema migrations are not the user's news
+            logging.getLogger(name).setLevel(logging.WARNING)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        self.uri = uri
+        self.client = mlflow.MlflowClient(uri, uri)
+        self.artifacts = None if uri.startswith("http") else artifacts
+
+    def start_run(self, name: str, key: str, parameters: Mapping[str, Any]) -> str:
+        """Id of the run of training ``key``: the one that is there, or a new one."""
+        experiment = self._experiment()
+        found = self.client.search_runs([experiment], f"tags.`cxr.train_key` = '{key}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        run = self.client.create_run(experiment, run_name=name, tags={"cxr.train_key": key})
+        for parameter, value in _flat(parameters):
+            self.client.log_param(run.info.run_id, parameter, value)
+        return str(run.info.run_id)
+
+    def log_inputs(self, run_id: str, digests: Mapping[str, tuple[str, str]]) -> None:
+        """Record the data sets of a run: context ("train", "test") -> (digest, where)."""
+        inputs = [
+            DatasetInput(
+                Dataset(f"cxr-{context}", digest[:36], "local", f'{{"uri": "{where}"}}'),
+                [InputTag("mlflow.data.context", context)],
+            )
+            for context, (digest, where) in digests.items()
+        ]
+        self.client.log_inputs(run_id, inputs)
+
+    def logged_epochs(self, run_id: str) -> set[int]:
+        """Epochs that the run already has."""
+        return {metric.step for metric in self.client.get_metric_history(run_id, "train_loss")}
+
+    def log_epoch(self, run_id: str, record: Mapping[str, float]) -> None:
+        """Log one epoch's record; its "epoch" is the step."""
+        step = int(record["epoch"])
+        now = int(mlflow.utils.time.get_current_time_millis())
+        metrics = [Metric(name, value, now, step) for name, value in record.items() if name != "epoch"]
+        self.client.log_batch(run_id, metrics)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log final metrics."""
+        for name, value in metrics.items():
+            self.client.log_metric(run_id, name, value)
+
+    def log_file(self, run_id: str, path: Path, folder: str = "") -> None:
+        """Attach a file to the run."""
+        self.client.log_artifact(run_id, str(path), folder or None)
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a registered model, newest first."""
+        try:
+            model = self.client.get_registered_model(name)
+        except MlflowException:
+            return []
+        aliases: dict[str, list[str]] = {}
+        for alias, version in model.aliases.items():
+            aliases.setdefault(str(version), []).append(alias)
+        found = self.client.search_model_versions(f"name = '{name}'")
+        listed = [
+            Version(
+                name,
+                str(v.version),
+                v.tags.get("weights_sha256", ""),
+                v.run_id or "",
+                tuple(sorted(aliases.get(str(v.version), []))),
+            )
+            for v in found
+        ]
+        return sorted(listed, key=lambda v: int(v.version), reverse=True)
+
+    def with_alias(self, name: str, alias: str) -> Version | None:
+        """The version that carries ``alias``, or None."""
+        return next((v for v in self.versions(name) if alias in v.aliases), None)
+
+    def set_alias(self, version: Version, alias: str) -> None:
+        """Move ``alias`` to ``version``."""
+        self.client.set_registered_model_alias(version.name, alias, version.version)
+
+    def register(self, package: Path, run_id: str, example: np.ndarray) -> Version:
+        """Log ``package`` as a model of its run and register it as a new version.
+
+        Args:
+            package: folder with ``weights.safetensors`` and ``card.json``, metrics included.
+            run_id: the run that trained it.
+            example: input example, (1, H, W) float32 in [0, 1].
+        """
+        card = read_card(package)
+        with self._active(run_id), tempfile.TemporaryDirectory() as folder:
+            info = mlflow.pyfunc.log_model(
+                name=card.name,
+                python_model=SegmentationPyfunc(),
+                artifacts={PACKAGE: str(package)},
+                signature=_signature(),
+                input_example=example,
+                pip_requirements=["cxr-pipeline"],
+                metadata={"weights_sha256": card.weights_sha256},
+            )
+            text = Path(folder) / "model-card.md"
+            text.write_text(card_text(card), encoding="utf-8")
+            self.log_file(run_id, text)
+        registered = mlflow.register_model(info.model_uri, card.name, tags=_tags(card))
+        self.client.update_model_version(card.name, registered.version, card_text(card))
+        return Version(card.name, str(registered.version), card.weights_sha256, run_id, ())
+
+    def download(self, version: Version, folder: Path) -> Path:
+        """The package of ``version`` as a local folder under ``folder``.
+
+        Raises:
+            PackageError: the registry has the version, but its artifacts cannot be fetched.
+        """
+        target = folder / f"{version.name}-v{version.version}"
+        uri = f"models:/{version.name}/{version.version}"
+        try:
+            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+        except (MlflowException, OSError) as error:
+            raise PackageError(f"{target.name}: the registry at {self.uri} does not give its files: {error}") from error
+        cards = sorted(local.rglob("card.json"))
+        if not cards:
+            raise PackageError(f"{uri}: expected a card.json among its artifacts, but there is none")
+        return cards[0].parent
+
+    def finish(self, run_id: str) -> None:
+        """Mark the run as finished."""
+        self.client.set_terminated(run_id)
+
+    def _experiment(self) -> str:
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None if self.artifacts is None else self.artifacts.resolve().as_uri()
+        return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    @contextmanager
+    def _active(self, run_id: str) -> Iterator[None]:
+        with mlflow.start_run(run_id=run_id):
+            yield
+
+
+def _tags(card: ModelCard) -> dict[str, str]:
+    return {
+        "weights_sha256": card.weights_sha256,
+        "manifest_sha256": card.manifest_sha256,
+        "commit": card.commit,
+        "synthetic": str(card.synthetic).lower(),
+    }
+
+
+def _signature() -> ModelSignature:
+    image = TensorSpec(np.dtype(np.float32), (-1, -1, -1), "image")
+    return ModelSignature(Schema([image]), Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1), "mask")]))
+
+
+def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,151 @@
+"""Train: one task per training; every epoch goes to MLflow and to a Prefect progress artifact."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from cxr_models.package import save_package
+from cxr_models.segmentation import SegmentationConfig
+from cxr_models.training import TrainConfig, TrainingData, describe, fit
+from data_catalog.atomic import replacing
+from data_catalog.digest import digest_of
+from data_catalog.manifest import Sample, read_manifest
+from data_catalog.preprocess import PreprocessConfig
+from data_catalog.shards import open_shard
+from tasks.caching import BY_KEY
+from tasks.progress import sink
+from tasks.records import Cohort, PreparedShard, Trained
+from tasks.tracking import Tracker
+
+
+def labelled(samples: Sequence[Sample], split: str) -> list[Sample]:
+    """Rows of ``split`` that have masks."""
+    return [sample for sample in samples if sample.split == split and sample.masks]
+
+
+def training_data(cohort: Cohort, shards: Sequence[PreparedShard], preprocess: PreprocessConfig) -> TrainingData:
+    """Open the shards and find the rows of the cohort's split in them.
+
+    Raises:
+        ValueError: no labelled row to train on, or none to test on.
+    """
+    samples = read_manifest(Path(cohort.manifest))
+    sides = {side: {s.sample_id for s in labelled(samples, side)} for side in ("train", "val", "test")}
+    if not sides["train"] or not sides["test"]:
+        raise ValueError(
+            f"Expected images with lung masks to train and to test on, but got {len(sides['train'])} and "
+            f"{len(sides['test'])}. Add a source with masks (pairs=FOLDER), or use `cxr predict` on these images."
+        )
+    opened = [open_shard(Path(shard.folder)) for shard in shards]
+    rows = {side: [] for side in ("train", "val")}  # type: dict[str, list[tuple[int, int]]]
+    for index, shard in enumerate(opened):
+        for row, sample in enumerate(shard.samples):
+            for side, found in rows.items():
+                if sample.sample_id in sides[side]:
+                    found.append((index, row))
+    digest = digest_of(cohort.digest, sorted(shard.key for shard in shards))
+    return TrainingData(opened, rows["train"], rows["val"], digest, preprocess)
+
+
+@task(name="train", cache_policy=BY_KEY, persist_result=True)
+def train(
+    key: str,
+    cohort: Cohort,
+    shards: Sequence[PreparedShard],
+    preprocess: PreprocessConfig,
+    network: SegmentationConfig,
+    config: TrainConfig,
+    model_name: str,
+    device: str,
+    tracking_uri: str,
+    out: Path,
+) -> Trained:
+    """Train a model package into ``out/package``, going on from ``out.checkpoint.safetensors`` where there is one."""
+    data = training_data(cohort, shards, preprocess)
+    tracker = Tracker(tracking_uri, out.parent.parent / "mlartifacts")
+    run_id = tracker.start_run(model_name, key, describe(data, network, config, device))
+    tracker.log_inputs(run_id, {"train": (data.digest, cohort.manifest)})
+    checkpoint = out.with_suffix(".checkpoint.safetensors")
+    report = _epoch_reporter(tracker, run_id, config.epochs)
+    training = fit(data, network, config, checkpoint, report, device=device, tracking_run=run_id)
+    fields = card_fields(cohort, preprocess, network, config, model_name)
+    card = save_package(out / "package", training.weights, fields)
+    with replacing(out / "history.json") as part:
+        part.write_text(json.dumps(training.history), encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+    sink().finish("train", f"{config.epochs} epochs")
+    return Trained(
+        package=str(out / "package"),
+        history=str(out / "history.json"),
+        weights_sha256=card.weights_sha256,
+        tracking_run=run_id,
+        resumed_at=training.resumed_at,
+    )
+
+
+def card_fields(
+    cohort: Cohort, preprocess: PreprocessConfig, network: SegmentationConfig, config: TrainConfig, name: str
+) -> dict[str, Any]:
+    """The card's fields that are known before the model is measured."""
+    samples = read_manifest(Path(cohort.manifest))
+    used: dict[tuple[str, str, str], int] = {}
+    for sample in samples:
+        if sample.split in ("train", "val") and sample.masks:
+            entry = (sample.source, sample.licence, sample.source_url)
+            used[entry] = used.get(entry, 0) + 1
+    return {
+        "name": name,
+        "manifest_sha256": cohort.digest,
+        "test_rows": tuple(sorted(s.image_sha256 for s in labelled(samples, "test"))),
+        "commit": code_commit(),
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "input": preprocess,
+        "network": network,
+        "training": config.model_dump(mode="json"),
+        "sources": tuple(
+            {"source": source, "licence": licence, "url": url, "images": count}
+            for (source, licence, url), count in sorted(used.items())
+        ),
+        "synthetic": {sample.source for sample in samples} == {"phantom"},
+    }
+
+
+def code_commit() -> str:
+    """Git commit of the checkout this runs from, "" outside one."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip()
+
+
+def _epoch_reporter(tracker: Tracker, run_id: str, epochs: int) -> Callable[[dict[str, float], int], None]:
+    """Report each epoch to MLflow (once, also after a resume), to Prefect, and to the person watching."""
+    logged = tracker.logged_epochs(run_id)
+    artifact = create_progress_artifact(progress=0.0, description=f"training: 0 of {epochs} epochs")
+    sink().start("train", epochs)
+
+    def report(record: dict[str, float], total: int) -> None:
+        epoch = int(record["epoch"])
+        text = f"loss {record['train_loss']:.4f}"
+        text += f", val Dice {record['val_dice']:.4f}" if "val_dice" in record else ""
+        sink().advance("train", note=text)
+        if epoch in logged:
+            return
+        tracker.log_epoch(run_id, record)
+        update_progress_artifact(
+            artifact, progress=100.0 * epoch / total, description=f"training: {epoch} of {total} epochs, {text}"
+        )
+
+    return report
