@@ -104,6 +104,6 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         index, name = key.split(".", 1)
         slots.setdefault(int(index), {})[name] = value
     state.optimiser.load_state_dict({"state": slots, "param_groups": metadata["optimiser_groups"]})
-    state.scheduler.load_state_dict(metadata["scheduler"])
+    state.scheduler.load_state_dict(metadata["scheduler"] | {"lr_lambdas": [None]})
     state.generator.set_state(tensors["random.generator"])
     torch.set_rng_state(tensors["random.torch"])

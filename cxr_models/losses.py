@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from monai.losses import MaskedDiceLoss
+from monai.losses import DiceLoss
 from torch.nn import functional as F
 
 from data_catalog.preprocess import IGNORE
@@ -37,6 +37,8 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, name: LossName
         per_pixel = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         loss = loss + (per_pixel * counts).sum() / counts.sum().clamp_min(1)
     if name in ("dice", "dice_ce"):
-        dice = MaskedDiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, reduction="mean")
-        loss = loss + dice(logits, target, mask=counts)
+        # Activation before masking (a masked logit of 0 would be a probability of 0.5), and not MONAI's
+        # MaskedDiceLoss, which takes one mask for all channels.
+        dice = DiceLoss(sigmoid=False, smooth_nr=1.0, smooth_dr=1.0, reduction="mean")
+        loss = loss + dice(torch.sigmoid(logits) * counts, target)
     return loss

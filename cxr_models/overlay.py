@@ -42,7 +42,7 @@ def draw_overlay(
         if mask is not None:
             edges, _ = cv2.findContours(_resized(mask, size).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, edges, -1, colour, width, cv2.LINE_AA)
-    return picture
+    return np.asarray(picture, np.uint8)
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:

@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from cxr_models.package import ModelCard, load_package
+from cxr_models.segmentation import on_device
 from data_catalog.geometry import Letterbox
 from data_catalog.preprocess import preprocess
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
@@ -47,7 +48,7 @@ class Segmenter:
         """
         self.card: ModelCard
         self.card, network = load_package(folder)
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = on_device(network, device)
         self.device = device
         self.mirror = mirror
 

@@ -17,7 +17,7 @@ from cxr_models.augment import AugmentConfig, augment
 from cxr_models.checkpoint import Progress, TrainingState, load_checkpoint, load_progress, save_checkpoint
 from cxr_models.losses import LossName, segmentation_loss
 from cxr_models.precision import Precision, autocast
-from cxr_models.segmentation import SegmentationConfig, build_network
+from cxr_models.segmentation import SegmentationConfig, build_network, on_device
 from data_catalog.digest import digest_of
 from data_catalog.preprocess import IGNORE, PreprocessConfig
 from data_catalog.shards import Shard
@@ -86,7 +86,7 @@ class TrainingData:
         images = np.stack([self.shards[s].images[r] for s, r in rows]).astype(np.float32)
         labels = np.stack([self.shards[s].labels[r] for s, r in rows])
         if self.preprocess.value_range == "signed":
-            images = (images + 1) / 2
+            images = (images + np.float32(1)) / np.float32(2)
         return torch.from_numpy(images)[:, None], torch.from_numpy(labels)
 
 
@@ -136,7 +136,7 @@ def fit(
     for epoch in range(progress.epoch, config.epochs):
         started = time.perf_counter()
         loss = _train_epoch(data, state, config, device)
-        record = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": state.scheduler.get_last_lr()[0]}
+        record = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": float(state.scheduler.get_last_lr()[0])}
         if data.val and ((epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs):
             record |= validate(data, state.average, config, device)
         record["seconds"] = time.perf_counter() - started
@@ -211,8 +211,8 @@ def describe(data: TrainingData, network: SegmentationConfig, config: TrainConfi
 
 def _new_state(network: SegmentationConfig, config: TrainConfig, steps_per_epoch: int, device: str) -> TrainingState:
     torch.manual_seed(config.seed)
-    net = build_network(network).to(device, memory_format=torch.channels_last)
-    average = build_network(network).to(device, memory_format=torch.channels_last)
+    net = on_device(build_network(network), device)
+    average = on_device(build_network(network), device)
     average.load_state_dict(net.state_dict())
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

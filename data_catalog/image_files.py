@@ -16,7 +16,7 @@ from data_catalog.image_header import ImageHeader, check_image_header, read_imag
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import read_regular
 
-Grey = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Grey = npt.NDArray[np.uint8 | np.uint16]
 
 PHOTO_SPREAD, PHOTO_FRACTION = 40, 0.10
 """A colour photograph: the channels differ by more than 40 of 255 in more than 10 % of the pixels."""
@@ -135,14 +135,14 @@ def check_mask_header(path: Path, shape: tuple[int, int]) -> ImageHeader:
     return header
 
 
-def _decode(header: ImageHeader, path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
+def _decode(header: ImageHeader, path: Path) -> Grey:
     """Decoded pixels: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, as stored (EXIF orientation not applied)."""
     data = read_regular(path)
     if header.format == "png":
         _check_png_whole(data, header, path)
     elif data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise truncated(path, "the JPEG has no end marker (EOI)")
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    decoded: Grey | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # type: ignore[assignment]
     if decoded is None:
         raise truncated(path, f"the {header.format.upper()} decoder cannot read its pixels")
     if decoded.shape[:2] != header.stored:
@@ -187,7 +187,7 @@ def _inflated(inflate: zlib._Decompress, body: memoryview) -> int:
     return count
 
 
-def _to_grey(decoded: npt.NDArray[np.uint8 | np.uint16], path: Path) -> tuple[Grey, tuple[str, ...]]:
+def _to_grey(decoded: Grey, path: Path) -> tuple[Grey, tuple[str, ...]]:
     """(H, W) grey levels of the decoded pixels, and flags. Raises COLOUR_PHOTOGRAPH."""
     if decoded.ndim == 2:
         return decoded, ()
@@ -213,7 +213,8 @@ def _to_grey(decoded: npt.NDArray[np.uint8 | np.uint16], path: Path) -> tuple[Gr
         )
     if np.count_nonzero(spread > COLOUR_SPREAD * scale) / spread.size > COLOUR_FRACTION:
         flags.append("colour_annotations")
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2GRAY) if spread.any() else green, tuple(flags)
+    grey: Grey = cv2.cvtColor(decoded, cv2.COLOR_BGR2GRAY) if spread.any() else green  # type: ignore[assignment]
+    return grey, tuple(flags)
 
 
 def _turned(pixels: Grey, orientation: int) -> Grey:

@@ -80,9 +80,9 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[
 def denoise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.float32]:
     """(H, W) float32 in [0, 1], smoothed as configured."""
     if config.denoise == "gaussian":
-        return cv2.GaussianBlur(pixels, (0, 0), config.gaussian_sigma)
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), config.gaussian_sigma), np.float32)
     if config.denoise == "median":
-        return cv2.medianBlur(pixels, config.median_kernel)
+        return np.asarray(cv2.medianBlur(pixels, config.median_kernel), np.float32)
     return pixels
 
 
@@ -91,7 +91,7 @@ def equalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.N
     if not config.clahe:
         return pixels
     clahe = cv2.createCLAHE(config.clahe_clip, (config.clahe_tiles, config.clahe_tiles))
-    return clahe.apply((pixels * 65535).round().astype(np.uint16)).astype(np.float32) / 65535
+    return np.asarray(clahe.apply((pixels * 65535).round().astype(np.uint16)), np.float32) / np.float32(65535)
 
 
 def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.float32]:

@@ -29,15 +29,19 @@ class Bars:
     def advance(self, stage: str, units: int = 1, note: str = "") -> None:
         """Move the bar."""
         if stage in self.bars:
-            fields = {"note": note} if note else {}
-            self.progress.update(self.bars[stage], advance=units, **fields)
+            self.progress.update(self.bars[stage], advance=units)
+            self._note(stage, note)
 
     def finish(self, stage: str, note: str = "") -> None:
         """Fill the bar."""
         if stage in self.bars:
             bar = self.bars[stage]
-            fields = {"note": note} if note else {}
-            self.progress.update(bar, completed=self.progress.tasks[bar].total, **fields)
+            self.progress.update(bar, completed=self.progress.tasks[bar].total)
+            self._note(stage, note)
+
+    def _note(self, stage: str, note: str) -> None:
+        if note:
+            self.progress.update(self.bars[stage], note=note)
 
 
 class Lines:

@@ -26,7 +26,7 @@ from tasks.report import publish_report
 from tasks.train import train
 
 
-@flow(name="cxr-main-job", task_runner=ThreadPoolTaskRunner(max_workers=2))
+@flow(name="cxr-main-job", task_runner=ThreadPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]
 def main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     """Run the whole job on ``config.sources``; everything it makes lies under ``home``.
 

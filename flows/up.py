@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from flows.processes import Child, ServerError, free_port, is_healthy, start_child, stop_child, wait_until_healthy
+from flows.processes import Child, ServerError, free_port, start_child, stop_child, wait_until_healthy
 from flows.servers import START_DEADLINE_S, Server, Servers, live_servers, seeded, start_prefect, write_servers
 from flows.settings import Settings, child_environment, without_network
 
@@ -42,20 +43,17 @@ def up(settings: Settings, *, project: Path = PROJECT, console: Console | None =
     children: list[Child] = []
     with _interruptible():
         try:
-            with _databases(settings):
-                servers = _start(settings, project, children, console)
-                console.print(_panel(servers, settings))
-                _watch(children)
+            with _sole_server(settings):
+                try:
+                    console.print(_panel(_start(settings, project, children, console), settings))
+                    _watch(children)
+                finally:
+                    _stop(children, settings, console)
         except KeyboardInterrupt:
-            _stop(children, settings, console)
             return 0
         except ServerError as error:
-            _stop(children, settings, console)
             console.print(Text(str(error), style="red"), soft_wrap=True)
             return 1
-        finally:
-            _stop(children, settings, console)
-    return 0
 
 
 def _start(settings: Settings, project: Path, children: list[Child], console: Console) -> Servers:
@@ -89,7 +87,7 @@ def _start(settings: Settings, project: Path, children: list[Child], console: Co
 
 
 def _start_mlflow(settings: Settings, url: str) -> Child:
-    """MLflow's server. The artifact root is a folder, not ``mlflow-artifacts:``: runs logged without it stay readable."""
+    """MLflow's server. The artifact root is a plain folder, so a run that logs without the server finds it too."""
     root = settings.artifacts
     root.mkdir(parents=True, exist_ok=True)
     options = {
@@ -136,19 +134,19 @@ def _deploy(settings: Settings, project: Path, environment: dict[str, str]) -> N
     if code != 0:
         outcome = f"ended with exit code {code}" if code is not None else f"took over {START_DEADLINE_S:.0f} s"
         raise ServerError(
-            f"Expected to register the deployments of {project / 'prefect.yaml'}, but `prefect deploy --all` {outcome}. "
-            f"Its log is {deploy.log}, which ends:\n{deploy.log_tail()}"
+            f"Expected `prefect deploy --all` to register the deployments of {project / 'prefect.yaml'}, but it "
+            f"{outcome}. Its log is {deploy.log}, which ends:\n{deploy.log_tail()}"
         )
 
 
-def _watch(children: list[Child]) -> None:
+def _watch(children: list[Child]) -> NoReturn:
     """Wait until a child dies (ServerError) or the user ends it (KeyboardInterrupt)."""
     while True:
         for child in children:
             if not child.alive:
                 raise ServerError(
-                    f"The {child.name} ended by itself with exit code {child.process.returncode}; the rest was stopped. "
-                    f"Run `cxr up` again. Its log is {child.log}, which ends:\n{child.log_tail()}"
+                    f"The {child.name} ended by itself with exit code {child.process.returncode}, so the others were "
+                    f"stopped. Run `cxr up` again. Its log is {child.log}, which ends:\n{child.log_tail()}"
                 )
         time.sleep(0.2)
 
@@ -157,8 +155,7 @@ def _stop(children: list[Child], settings: Settings, console: Console) -> None:
     """Stop worker, MLflow and Prefect, in this order; a further Ctrl-C does not interrupt it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if children:
-        console.print("Stopping ...", style="dim")
+    console.print("Stopping ...", style="dim")
     while children:
         stop_child(children.pop())
     settings.servers_file.unlink(missing_ok=True)
@@ -180,7 +177,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _databases(settings: Settings) -> Iterator[None]:
+def _sole_server(settings: Settings) -> Iterator[None]:
     """Hold the lock of the home's Prefect database, which a run with a private server holds too."""
     settings.prefect_home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.prefect_home / "database.lock", timeout=0)
@@ -188,7 +185,7 @@ def _databases(settings: Settings) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ServerError(
-            f"Expected nobody to use the Prefect database of {settings.home}, but a `cxr run` or another `cxr up` does. "
+            f"Expected the Prefect database of {settings.home} to be free, but a `cxr run` or another `cxr up` has it. "
             "Wait until it ends, or use another --home."
         ) from None
     try:

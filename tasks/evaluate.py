@@ -91,14 +91,15 @@ def score(segmenter: Segmenter, sample: Sample) -> Score:
     prediction = segmenter.predict(radiograph)
     result = overlap(prediction.masks.masks[Structure.LUNG], truth.masks[Structure.LUNG], truth.ignore)
     return Score(
-        sample.sample_id,
-        sample.patient_id,
-        sample.image_path,
-        sample.view,
-        *radiograph.shape,
-        result.dice,
-        result.iou,
-        prediction.confidence[Structure.LUNG],
+        sample_id=sample.sample_id,
+        patient_id=sample.patient_id,
+        image_path=sample.image_path,
+        view=sample.view,
+        height=radiograph.shape[0],
+        width=radiograph.shape[1],
+        dice=result.dice,
+        iou=result.iou,
+        confidence=prediction.confidence[Structure.LUNG],
     )
 
 

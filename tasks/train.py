@@ -133,7 +133,7 @@ def code_commit() -> str:
 def _epoch_reporter(tracker: Tracker, run_id: str, epochs: int) -> Callable[[dict[str, float], int], None]:
     """Report each epoch to MLflow (once, also after a resume), to Prefect, and to the person watching."""
     logged = tracker.logged_epochs(run_id)
-    artifact = create_progress_artifact(progress=0.0, description=f"training: 0 of {epochs} epochs")
+    artifact: Any = create_progress_artifact(progress=0.0, description=f"training: 0 of {epochs} epochs")
     sink().start("train", epochs)
 
     def report(record: dict[str, float], total: int) -> None:

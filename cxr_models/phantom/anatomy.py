@@ -51,8 +51,9 @@ def make_anatomy(build: Build, voxel_mm: float, rng: np.random.Generator) -> Ana
     """Build the volume of one patient; ``rng`` decides vessels, lung texture and nodules."""
     deep = build.half_depth + build.muscle + build.fat + 26
     grid = Grid.around((-204, -deep, -206), (204, deep + 0.55 * build.breast, 204), voxel_mm)
-    labels = _trunk(grid, build)
-    lung = _soft_organs(grid, build, labels)
+    fuzz = (rng.random(grid.shape, dtype=np.float32) - np.float32(0.5)) * np.float32(voxel_mm)
+    labels = _trunk(grid, build, fuzz)
+    lung = _soft_organs(grid, build, labels, fuzz)
     vessels = vessel_coverage(grid, build, lung, rng)
     density = np.ones(grid.shape, dtype=np.float32)
     _fill_lungs(grid, build, labels, density, lung, vessels, rng)
@@ -62,14 +63,18 @@ def make_anatomy(build: Build, voxel_mm: float, rng: np.random.Generator) -> Ana
     return Anatomy(grid, labels, density, rib_numbers, nodules, build)
 
 
-def _trunk(grid: Grid, build: Build) -> npt.NDArray[np.uint8]:
-    """Skin outline with fat and muscle, arms and breasts; (D, H, W) labels."""
+def _trunk(grid: Grid, build: Build, fuzz: Floats) -> npt.NDArray[np.uint8]:
+    """Skin outline with fat and muscle, arms and breasts; (D, H, W) labels.
+
+    ``fuzz`` (D, H, W) moves surfaces by up to half a voxel at random: steps of whole voxels would show as stripes.
+    """
     labels = np.zeros(grid.shape, dtype=np.uint8)
     x, y, z = grid.x, grid.y, grid.z
     for tissue, less in ((Tissue.FAT, 0.0), (Tissue.MUSCLE, build.fat)):
         wide, deep, middle = build.skin(z, less)
-        inside = (np.abs(x) / wide) ** 2.5 + (np.abs(y - middle) / deep) ** 2.3 < 1
-        labels[inside & (z < build.shoulder(x) - less)] = tissue
+        reach = (np.abs(x) / wide) ** 2.5 + (np.abs(y - middle) / deep) ** 2.3
+        inside = reach < 1 + fuzz * np.float32(2.4 / build.half_width)
+        labels[inside & (z + fuzz < build.shoulder(x) - less)] = tissue
     for side in (1, -1):
         arm = resampled(np.array([[side * 190, -14, build.apex - 48], [side * 222, -10, -210]]), 14.0)
         for centre in arm:
@@ -93,14 +98,14 @@ def _breast(grid: Grid, build: Build, side: int) -> tuple[tuple[slice, slice, sl
     return box, (y > 0) & (y < chest + bulge) & (bulge > 0)
 
 
-def _soft_organs(grid: Grid, build: Build, labels: npt.NDArray[np.uint8]) -> Flags:
+def _soft_organs(grid: Grid, build: Build, labels: npt.NDArray[np.uint8], fuzz: Floats) -> Flags:
     """Fill the rib cage: abdomen, mediastinum, heart and great vessels; returns where lung is, (D, H, W) bool."""
     x, y, z = grid.x, grid.y, grid.z
-    inside = build.within_cage(x, y, z)
-    below = z < build.diaphragm(x, y)
+    inside = build.within_cage(x, y, z, fuzz)
+    below = z + fuzz < build.diaphragm(x, y)
     labels[inside & below] = Tissue.ABDOMEN
     labels[inside & ~below] = Tissue.MEDIASTINUM
-    lung = inside & ~below & (np.abs(x) > _medial(grid, build)) & (z < build.lung_top(x))
+    lung = inside & ~below & (np.abs(x) + fuzz > _medial(grid, build)) & (z + fuzz < build.lung_top(x))
     for centre, radii, tilt in _heart(build):
         box, solid = ellipsoid(grid, centre, radii, tilt)
         here = solid & (labels[box] == Tissue.MEDIASTINUM)
@@ -123,8 +128,8 @@ def _medial(grid: Grid, build: Build) -> Floats:
     y, z = grid.y, grid.z
     _, spine = spine_at(build, z)
     hilum = 21 * np.exp(-(((y + 2) / 36) ** 2)) * (0.85 + 0.15 * np.exp(-(((z - 15) / 30) ** 2)))
-    beside_spine = 14 * np.exp(-(((y - spine) / 24) ** 2))
-    return 8 + np.maximum(hilum, beside_spine)
+    beside_spine = 10 * np.exp(-(((y - spine) / 20) ** 2))
+    return 8 + np.maximum(hilum, beside_spine) + 1.5 * np.sin(z / 23)
 
 
 def _heart(build: Build) -> list[tuple[tuple[float, float, float], tuple[float, float, float], float]]:
@@ -142,7 +147,13 @@ def _great_vessels(build: Build) -> list[tuple[Floats, Floats]]:
     """Aorta (ascending, arch with its knob, descending) and superior vena cava: centres and radii in mm."""
     top, radius = build.apex - 74, build.aorta
     x, y = spine_at(build, np.array([top - 20, top - 70, -90.0]))
-    aorta = [(11, 24, -10), (15, 24, top - 30), (2, 14, top), (-16, -10, top + 4), (-21, float(y[0]) + 20, top - 12)]
+    aorta: list[tuple[float, float, float]] = [
+        (11, 24, -10),
+        (15, 24, top - 30),
+        (2, 14, top),
+        (-22, -8, top + 4),
+        (-27, float(y[0]) + 20, top - 12),
+    ]
     aorta += [(float(x[i]) - 22 + 3 * i, float(y[i]) + 12, z) for i, z in ((1, top - 70), (2, -90.0))]
     path, vein = curve(aorta, 3.0), curve([(22, 12, -5), (22, 8, top), (17, 6, build.apex + 20)], 3.0)
     left = curve([(-18, 4, top), (-27, 0, build.apex - 40), (-31, 0, build.apex + 20)], 3.0)
@@ -209,7 +220,7 @@ def _nodules(
 def _fits(
     grid: Grid, build: Build, labels: npt.NDArray[np.uint8], centre: npt.NDArray[np.floating], radius: float
 ) -> bool:
-    crest = build.diaphragm(np.float32(centre[0]), np.float32(14.0))
+    crest = build.diaphragm(centre[:1], np.array([14.0]))[0]
     if centre[2] - 1.3 * radius < float(crest) + 4:
         return False
     box, ball = ellipsoid(grid, centre, (1.3 * radius + 2,) * 3)

@@ -1,4 +1,4 @@
-"""What varies from patient to patient, and the surfaces of the rib cage, the diaphragm and the skin that follow from it."""
+"""What varies from patient to patient, and the surfaces of rib cage, diaphragm and skin that follow from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cxr_models.phantom.shapes import Floats
+from cxr_models.phantom.shapes import Floats, Reals
 
 _SQUARENESS = 2.4  # exponent of the chest's cross-section: 2 is an ellipse, larger is squarer
 
@@ -74,7 +74,7 @@ class Build:
             dome_left=dome - rng.uniform(2, 16),
             fat=rng.uniform(5, 18),
             muscle=rng.uniform(9, 15) - 2 * female,
-            breast=rng.uniform(34, 58) if female else 0.0,
+            breast=rng.uniform(24, 48) if female else 0.0,
             heart=size * rng.uniform(0.88, 1.18),
             heart_tilt=rng.uniform(22, 42),
             aorta=rng.uniform(11.5, 16.5),
@@ -89,31 +89,31 @@ class Build:
             scoliosis=rng.normal(0, 2.5),
         )
 
-    def cage(self, z: npt.ArrayLike, grow: float = 0.0) -> tuple[Floats, Floats, Floats]:
+    def cage(self, z: npt.ArrayLike, grow: float = 0.0) -> tuple[Reals, Reals, Reals]:
         """Half width, half depth and middle (y) of the pleural surface at height ``z``, moved out by ``grow`` mm."""
         t = np.clip((np.asarray(z, dtype=np.float32) + 40) / (self.apex + 40 + max(grow, 0.0)), 0, 1)
-        wide = self.half_width * np.sqrt(np.maximum(1 - t**2.4, 1e-6)) + grow
+        wide = self.half_width * np.sqrt(np.maximum(1 - t**3.2, 1e-6)) + grow
         deep = self.half_depth * np.sqrt(1 - 0.82 * t**2.2) + grow
         return np.maximum(wide, 1.0), deep, -12 * t**2
 
-    def within_cage(self, x: Floats, y: Floats, z: Floats, grow: float = 0.0) -> npt.NDArray[np.bool_]:
-        """Whether (x, y, z) in mm, which broadcast, are inside the pleural surface moved out by ``grow`` mm."""
-        wide, deep, middle = self.cage(z, grow)
-        inside = (np.abs(x) / wide) ** _SQUARENESS + (np.abs(y - middle) / deep) ** _SQUARENESS < 1
-        return inside & (z < self.apex + grow)
+    def within_cage(self, x: Floats, y: Floats, z: Floats, fuzz: Floats) -> npt.NDArray[np.bool_]:
+        """Whether (x, y, z) in mm, which broadcast, are inside the pleural surface moved out by about ``fuzz`` mm."""
+        wide, deep, middle = self.cage(z)
+        reach = (np.abs(x) / wide) ** _SQUARENESS + (np.abs(y - middle) / deep) ** _SQUARENESS
+        return (reach < 1 + fuzz * np.float32(_SQUARENESS / self.half_width)) & (z < self.apex)
 
-    def on_cage(self, angle: npt.ArrayLike, z: npt.ArrayLike, grow: float) -> tuple[Floats, Floats]:
-        """The point (x, y) of the surface at ``angle`` (radians: 0 is back, pi/2 the side, pi front) and height ``z``."""
+    def on_cage(self, angle: npt.ArrayLike, z: npt.ArrayLike, grow: float) -> tuple[Reals, Reals]:
+        """The point (x, y) of the surface at ``angle`` (radians: 0 back, pi/2 side, pi front) and height ``z``."""
         wide, deep, middle = self.cage(z, grow)
         sin, cos = np.sin(angle), np.cos(angle)
         power = 2 / _SQUARENESS
         return wide * np.abs(sin) ** power * np.sign(sin), middle - deep * np.abs(cos) ** power * np.sign(cos)
 
-    def lung_top(self, x: Floats) -> Floats:
+    def lung_top(self, x: Floats) -> Reals:
         """Height z of the round top of each lung over ``x``: it falls from above the first rib towards the midline."""
-        return self.apex - 34 * np.maximum(0, 1 - np.abs(x) / (0.36 * self.half_width)) ** 1.6
+        return self.apex - 58 * np.maximum(0, 1 - np.abs(x) / (0.38 * self.half_width)) ** 2
 
-    def diaphragm(self, x: Floats, y: Floats) -> Floats:
+    def diaphragm(self, x: Reals, y: Reals) -> Reals:
         """Height z of the diaphragm over (x, y): two domes that fall steeply to the side and to the back."""
         centre, reach = 0.46 * self.half_width, 0.56 * self.half_width
         across = (np.abs(x) - centre) / np.where(np.abs(x) < centre, 1.75 * reach, reach)
@@ -123,7 +123,7 @@ class Build:
         blend = 1 / (1 + np.exp(-x / 10))  # from the left dome to the right one, across the midline
         return self.dome_left + (self.dome_right - self.dome_left) * blend - 58 * fall
 
-    def skin(self, z: Floats, less: float = 0.0) -> tuple[Floats, Floats, Floats]:
+    def skin(self, z: Floats, less: float = 0.0) -> tuple[Reals, Reals, Reals]:
         """Half width, half depth and middle (y) of the trunk at height ``z``, shrunk by ``less`` mm."""
         wall = 5 + self.muscle + self.fat
         rise = np.clip((z - 35) / 85, 0, 1)
@@ -132,7 +132,7 @@ class Build:
         deep = self.half_depth + 6 + wall - 45 * rise
         return wide - less, deep - less, -10 * np.clip((z + 40) / 180, 0, 1) ** 2
 
-    def shoulder(self, x: Floats) -> Floats:
+    def shoulder(self, x: Floats) -> Reals:
         """Height z of the top of the shoulders at ``x``; the neck rises out of them."""
         side = np.abs(x)
         slope = self.apex + 45 - 0.40 * np.maximum(side - 52, 0)

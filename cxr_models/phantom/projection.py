@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +15,12 @@ from nanodrr.drr import render
 from scipy import ndimage
 
 from cxr_models.phantom.anatomy import Anatomy
-from cxr_models.phantom.shapes import Flags, Floats
+from cxr_models.phantom.shapes import Flags, Floats, Reals
 from cxr_models.phantom.tissue import LABELS, Tissue, attenuation, bone
 
 SOURCE_TO_DETECTOR_MM = 1800.0
 BITS_STORED = 12
-_ROWS_AT_ONCE = 8  # of rays: their samples stay in the processor's cache, six times faster than all at once
+_RAYS_AT_ONCE = 2048  # their samples stay in the processor's cache, six times faster than all at once
 _SCATTER_SPREAD_MM = 45.0
 _TONE_SPREAD_MM = 28.0
 
@@ -77,22 +79,49 @@ def path_lengths(anatomy: Anatomy, exposure: Exposure, size: int, n_samples: int
         (LABELS, size, size) float32, in mm. Rows run from head to foot; the patient's left is on the right.
     """
     subject = _subject(anatomy)
-    pixel = exposure.field_mm / size
-    k_inv = make_k_inv(SOURCE_TO_DETECTOR_MM, pixel, pixel, 0.0, 0.0, size, size)
-    away = (exposure.shift[0], exposure.shift[1] - exposure.patient_mm, exposure.shift[2])
-    pose = make_rt_inv(torch.tensor([exposure.rotation]), torch.tensor([away]), "PA")
+    k_inv, pose = _camera(exposure, size)
     sdd = torch.tensor([SOURCE_TO_DETECTOR_MM])
     rows, columns = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     points = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1).reshape(-1, 3)
     targets = SOURCE_TO_DETECTOR_MM * (points @ k_inv[0].T)[None]
     source = torch.zeros(1, 1, 3)
+    at_once = max(1, _RAYS_AT_ONCE // size)
     strips = []
-    for row in range(0, size, _ROWS_AT_ONCE):
-        count = min(_ROWS_AT_ONCE, size - row)
-        rays = targets[:, row * size : (row + count) * size]
-        strip = render(subject, k_inv, pose, sdd, count, size, n_samples, True, src=source, tgt=rays)
-        strips.append(strip[0].numpy())
+    with _one_thread():
+        for row in range(0, size, at_once):
+            count = min(at_once, size - row)
+            rays = targets[:, row * size : (row + count) * size]
+            strip = render(subject, k_inv, pose, sdd, count, size, n_samples, True, src=source, tgt=rays)
+            strips.append(strip[0].numpy())
     return np.concatenate(strips, axis=1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Strips of rays are too small to share between threads, which then wait for each other; patients are not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _camera(exposure: Exposure, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 3, 3) pixels to rays, and (1, 4, 4) camera to patient."""
+    pixel = exposure.field_mm / size
+    k_inv = make_k_inv(SOURCE_TO_DETECTOR_MM, pixel, pixel, 0.0, 0.0, size, size)
+    away = (exposure.shift[0], exposure.shift[1] - exposure.patient_mm, exposure.shift[2])
+    return k_inv, make_rt_inv(torch.tensor([exposure.rotation]), torch.tensor([away]), "PA")
+
+
+def projected(point: tuple[float, float, float], exposure: Exposure, size: int) -> tuple[float, float, float]:
+    """Where a point (x, y, z) of the patient, in mm, falls in the image: row, column, and pixels per mm there."""
+    k_inv, pose = (matrix[0].double() for matrix in _camera(exposure, size))
+    seen = torch.linalg.inv(pose) @ torch.tensor([*point, 1.0], dtype=torch.float64)
+    column, row, _ = (torch.linalg.inv(k_inv) @ (seen[:3] / seen[2])).tolist()
+    scale = SOURCE_TO_DETECTOR_MM / float(seen[2]) * size / exposure.field_mm
+    return row - 0.5, column - 0.5, scale
 
 
 def _subject(anatomy: Anatomy) -> Subject:
@@ -165,21 +194,21 @@ def expose(paths: Floats, exposure: Exposure, mineral: float, rng: np.random.Gen
         measured = light + noise * np.sqrt(light)
         blurred = ndimage.gaussian_filter(np.maximum(measured, 1.0), 0.45, truncate=3 / 0.45)
         images.append(np.log(quanta * (1 + share) / blurred))
-    shown = _display(images, exposure, pixel)
+    shown = _display(images, masks_of(paths)["lung"], exposure, pixel)
     return Pair(shown[0], shown[1])
 
 
-def _display(images: list[npt.NDArray[np.floating]], exposure: Exposure, pixel: float) -> list[npt.NDArray[np.uint16]]:
+def _display(images: list[Reals], lung: Flags, exposure: Exposure, pixel: float) -> list[npt.NDArray[np.uint16]]:
     """Window, dynamic range compression and tone curve, all taken from the first image and applied to each."""
     first = images[0]
-    low, high = np.percentile(first, (4, 97))
+    low, high = np.percentile(first[lung] if lung.any() else first, 10), np.percentile(first, 98)
     flat = ndimage.gaussian_filter(np.clip(first, low - 0.5, high), _TONE_SPREAD_MM / pixel, mode="nearest")
     middle = 0.5 * (low + high)
     shown = []
     for image in images:
         sharp = image + 0.7 * (image - ndimage.gaussian_filter(image, 1.5, radius=4))
-        even = sharp - 0.45 * (flat - middle)
-        level = (even - middle) / (high - low) * 1.15 * exposure.contrast + exposure.brightness
+        even = sharp - 0.5 * (flat - middle)
+        level = (even - middle) / (high - low) * 1.32 * exposure.contrast + 0.09 + exposure.brightness
         tone = 1 / (1 + np.exp(-4.2 * level))
         bottom, top = 1 / (1 + np.exp(4.2)), 1 / (1 + np.exp(-4.2))
         value = np.clip((tone - bottom) / (top - bottom), 0, 1)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+Reals: TypeAlias = npt.NDArray[np.floating]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -63,8 +64,8 @@ class Grid:
         return spans[0], spans[1], spans[2]
 
     def indices(self, points: Floats) -> tuple[Indices, Flags]:
-        """Flat index of the voxel nearest to each of ``points`` (N, 3), and whether it is inside the grid, both (N,)."""
-        at = np.rint((points - np.float32(self.low)) / self.voxel_mm).astype(np.int64)
+        """Flat index of the voxel nearest to each of ``points`` (N, 3), and whether the grid has it, both (N,)."""
+        at = np.rint((points - np.array(self.low, np.float32)) / self.voxel_mm).astype(np.int64)
         inside = ((at >= 0) & (at < np.array(self.shape[::-1]))).all(axis=1)
         return (at[:, 2] * self.shape[1] + at[:, 1]) * self.shape[2] + at[:, 0], inside
 
@@ -100,7 +101,7 @@ def curve(points: npt.ArrayLike, step: float) -> Floats:
     return resampled(smooth, step)
 
 
-def resampled(points: npt.NDArray[np.floating], step: float) -> Floats:
+def resampled(points: Reals, step: float) -> Floats:
     """``points`` (N, 3) of a polyline, resampled to about one every ``step`` mm: (M, 3)."""
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     at = np.linspace(0, along[-1], max(3, int(along[-1] / step) + 1))
@@ -118,11 +119,10 @@ def balls(grid: Grid, centres: Floats, radii: Floats) -> tuple[Indices, Floats]:
     Returns:
         (K,) flat voxel indices, repeated where spheres overlap, and (K,) distances in mm.
     """
-    reach = int(np.ceil(float(radii.max()) / grid.voxel_mm)) + 1
-    offsets, base = _stencil(reach), _snapped(grid, centres)
-    points = base[:, None, :] + offsets[None] * np.float32(grid.voxel_mm)
-    distance = radii[:, None] - np.sqrt(((points - centres[:, None, :]) ** 2).sum(axis=2))
-    return _near(grid, points, distance)
+    base, local = _neighbourhood(grid, centres, float(radii.max()))
+    z, y, x = (local[axis] for axis in (2, 1, 0))
+    distance = radii[:, None, None, None] - np.sqrt(z * z + y * y + x * x)
+    return _near(grid, base, distance)
 
 
 def ribbon(grid: Grid, centres: Floats, outward: Floats, radii: tuple[float, float]) -> tuple[Indices, Floats]:
@@ -140,30 +140,43 @@ def ribbon(grid: Grid, centres: Floats, outward: Floats, radii: tuple[float, flo
     first = outward - (outward * along).sum(axis=1, keepdims=True) * along
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     second = np.cross(along, first)
-    points = _snapped(grid, centres)[:, None, :] + _stencil(int(np.ceil(max(radii) / grid.voxel_mm)) + 1)[
-        None
-    ] * np.float32(grid.voxel_mm)
-    local = points - centres[:, None, :]
-    one, two, ahead = (np.einsum("nkc,nc->nk", local, axis) for axis in (first, second, along))
+    base, local = _neighbourhood(grid, centres, max(radii))
+    one, two, ahead = (
+        sum(local[axis] * way[:, axis, None, None, None] for axis in range(3)) for way in (first, second, along)
+    )
     distance = (1 - np.sqrt((one / radii[0]) ** 2 + (two / radii[1]) ** 2)) * min(radii)
     distance[np.abs(ahead) > 0.75 * step + 0.3 * grid.voxel_mm] = -np.inf
-    return _near(grid, points, distance.astype(np.float32))
+    return _near(grid, base, np.asarray(distance))
 
 
-def _stencil(reach: int) -> Floats:
-    axis = np.arange(-reach, reach + 1, dtype=np.float32)
-    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+def _neighbourhood(grid: Grid, centres: Floats, radius: float) -> tuple[Indices, tuple[Floats, Floats, Floats]]:
+    """The cube of voxels round each centre that holds a ball of ``radius`` mm.
+
+    Returns:
+        (N, 3) the voxel (x, y, z) in the middle of each cube, and the offsets in mm from the centre to the cube's
+        voxels along x, y and z, which broadcast to (N, k, k, k) in the order z, y, x.
+    """
+    at = (centres - np.array(grid.low, np.float32)) / np.float32(grid.voxel_mm)
+    base = np.rint(at).astype(np.int64)
+    steps = _steps(radius, grid.voxel_mm)
+    off = ((base - at)[:, :, None] + steps).astype(np.float32) * np.float32(grid.voxel_mm)
+    return base, (off[:, 0, None, None, :], off[:, 1, None, :, None], off[:, 2, :, None, None])
 
 
-def _snapped(grid: Grid, centres: Floats) -> Floats:
-    low, step = np.float32(grid.low), np.float32(grid.voxel_mm)
-    return np.rint((centres - low) / step) * step + low
+def _steps(radius: float, voxel_mm: float) -> Indices:
+    reach = int(np.ceil(radius / voxel_mm)) + 1
+    return np.arange(-reach, reach + 1)
 
 
-def _near(grid: Grid, points: Floats, distance: Floats) -> tuple[Indices, Floats]:
-    keep = distance > -0.5 * grid.voxel_mm
-    index, inside = grid.indices(points[keep])
-    return index[inside], distance[keep][inside]
+def _near(grid: Grid, base: Indices, distance: Reals) -> tuple[Indices, Floats]:
+    """Flat indices and distances of the voxels of (N, k, k, k) cubes that are near the surface and in the grid."""
+    centre, iz, iy, ix = np.nonzero(distance > -0.5 * grid.voxel_mm)
+    near = distance[centre, iz, iy, ix]
+    half = distance.shape[1] // 2
+    x, y, z = base[centre, 0] + ix - half, base[centre, 1] + iy - half, base[centre, 2] + iz - half
+    depth, height, width = grid.shape
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (z >= 0) & (z < depth)
+    return ((z * height + y) * width + x)[inside], near[inside].astype(np.float32)
 
 
 def coverage(distance: Floats, voxel_mm: float) -> Floats:

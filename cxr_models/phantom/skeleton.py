@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from cxr_models.phantom.tissue import FILLING, Tissue
 RIB_PAIRS = 12
 _CORTEX_MM = 1.3
 _MARROW = 0.30  # share of compact bone in spongy bone
-_REACH = (168, 160, 156, 153, 150, 148, 146, 140, 132, 118, 92, 66)  # degrees round the chest, rib 1 to 12
+_REACH = (158, 152, 148, 145, 142, 140, 138, 134, 127, 114, 90, 64)  # degrees round the chest, rib 1 to 12
 _VERTEBRA_MM = 24.0
 _VERTEBRAE = range(-1, 15)
 
@@ -51,7 +52,7 @@ def _fill(grid: Grid, at: Indices, distance: Floats, base: Tissue, labels: npt.N
     """Label the voxels ``at``: dense at the surface, spongy inside, partly filled at the edge."""
     inner = coverage(distance - _CORTEX_MM, grid.voxel_mm)
     share = coverage(distance, grid.voxel_mm) - (1 - _MARROW) * inner
-    edges = [0.1, *((a + b) / 2 for a, b in zip(FILLING, FILLING[1:], strict=False))]
+    edges = [0.1, *((a + b) / 2 for a, b in pairwise(FILLING))]
     level = np.digitize(share, edges)
     at, level = at[level > 0], level[level > 0]
     labels.reshape(-1)[at] = int(base) + level - 1
@@ -73,7 +74,9 @@ def rib_course(build: Build, number: int, side: int) -> tuple[Floats, Floats, in
     turn = angle / np.radians(150)
     slope = build.rib_slope * np.interp(number, [1, 2, 4, 7, 10, 12], [0.52, 0.68, 0.9, 1.0, 0.95, 0.9])
     bow = build.rib_bow * np.sin(np.clip(turn * 2.6, 0, 1) * np.pi)
-    z = vertebra_height(build, number) + bow - slope * (0.30 * turn + 0.70 * turn**1.7)
+    steep = np.clip((turn - 0.12) / 0.78, 0, 1)
+    fall = 0.45 * turn**1.4 + 0.55 * steep**2 * (3 - 2 * steep)  # steepest at the side of the chest
+    z = vertebra_height(build, number) + bow - slope * fall
     x, y = build.on_cage(angle, z, 4.5)
     points = np.stack([side * x, y, z], axis=1)
     if number <= 10:  # the rest float
@@ -135,7 +138,7 @@ def _draw_vertebral_bodies(grid: Grid, build: Build, labels: npt.NDArray[np.uint
         levels = np.arange(-9.0, 9.1, 1.5, dtype=np.float32)
         for ends, base in ((levels, 0.0), (levels[:2], 9.0), (levels[-2:], 9.0)):
             column = np.stack([np.full(len(ends), x), np.full(len(ends), y), z + ends], axis=1).astype(np.float32)
-            outward = np.tile(np.float32([1, 0, 0]), (len(ends), 1))
+            outward = np.tile(np.array([1, 0, 0], np.float32), (len(ends), 1))
             index, distance = ribbon(grid, column, outward, (wide, 0.78 * wide))
             if base:
                 labels.reshape(-1)[index[distance > 0]] = int(Tissue.SPINE) + 2
@@ -165,14 +168,14 @@ def _clavicles(build: Build) -> list[tuple[Floats, Floats]]:
     tubes = []
     for side in (1, -1):
         knots = [
-            (side * 17, 0.52 * front, top - 42),
-            (side * 45, 0.66 * front, top - 34),
+            (side * 18, 0.52 * front, top - 47),
+            (side * 45, 0.66 * front, top - 38),
             (side * 90, 0.36 * front, top - 22),
-            (side * 132, 0.02 * front, top - 14),
+            (side * 132, 0.02 * front, top - 10),
             (side * 166, 0.02 * front, top - 20),
         ]
         points = curve(knots, 1.5)
-        thick = np.interp(np.linspace(0, 1, len(points)), [0, 0.12, 0.5, 1], [9.0, 7.0, 6.0, 6.6])
+        thick = np.interp(np.linspace(0, 1, len(points)), [0, 0.12, 0.5, 1], [6.4, 6.2, 6.0, 6.8])
         tubes.append((points, thick.astype(np.float32)))
     return tubes
 
@@ -205,11 +208,11 @@ def _shoulder(build: Build, side: int) -> Iterator[tuple[Floats, Floats]]:
     weights = np.stack(np.meshgrid(np.linspace(0, 1, 44), np.linspace(0, 1, 44)), axis=-1).reshape(-1, 2)
     weights = weights[weights.sum(axis=1) <= 1]
     plate = corner[0] + weights[:, :1] * (corner[1] - corner[0]) + weights[:, 1:] * (corner[2] - corner[0])
-    yield plate.astype(np.float32), np.full(len(plate), 1.1, np.float32)
-    yield _line(lower, socket, 4.2)
+    yield plate.astype(np.float32), np.full(len(plate), 1.7, np.float32)
+    yield _line(lower, socket, 5.4)
     yield _line(upper, lower, 2.0)
     yield _line(upper, tip, 3.6)
-    yield _line(socket, [side * (142 + out), 16.0, build.apex - 32], 5.0)
+    yield _line(socket, [side * (142 + out), 16.0, build.apex - 32], 4.0)
     head = [side * (184 + out), -18.0, build.apex - 44]
     yield np.array([head], dtype=np.float32), np.array([23.0], dtype=np.float32)
     yield _line(head, [side * (206 + out), -14.0, -60.0], 11.5)

@@ -10,7 +10,7 @@ from cxr_models.phantom.shapes import Floats
 
 
 class Tissue(IntEnum):
-    """Labels of the volume. A bone has one label per filling of :data:`FILLING`, from ``RIB`` to ``RIB + 3`` and so on."""
+    """Labels of the volume. A kind of bone has one label per :data:`FILLING`: ``RIB`` to ``RIB + 3``, and so on."""
 
     AIR = 0
     FAT = 1
@@ -28,7 +28,7 @@ class Tissue(IntEnum):
     BONE = 22  # sternum, shoulder blades, upper arms
 
 
-FILLING = (0.22, 0.42, 0.62, 0.86)  # share of compact bone in a voxel, the rest is soft tissue
+FILLING = (0.2, 0.35, 0.5, 0.68)  # share of compact bone in a voxel, the rest is soft tissue
 LABELS = 26
 BONES = (Tissue.RIB, Tissue.CLAVICLE, Tissue.SPINE, Tissue.BONE)
 
@@ -45,7 +45,7 @@ _MU_AT_70_KEV = {  # per mm: NIST XCOM mass attenuation of ICRU-44 tissues times
     Tissue.CARTILAGE: 0.0216,
 }
 _MU_COMPACT_BONE = 0.0500
-_MINERAL = {Tissue.SPINE: 0.72, Tissue.CLAVICLE: 1.2, Tissue.BONE: 1.1}  # vertebrae are mostly spongy
+_MINERAL = {Tissue.SPINE: 0.45, Tissue.CLAVICLE: 1.2, Tissue.BONE: 1.1}  # vertebrae are mostly spongy
 
 
 def bone(base: Tissue) -> slice:

@@ -7,7 +7,7 @@ import numpy as np
 from cxr_models.phantom.body import Build
 from cxr_models.phantom.shapes import Flags, Floats, Grid, balls, coverage, curve
 
-_GENERATIONS = 6
+_GENERATIONS = 7
 _STEP_MM = 2.0
 _TRUNKS = 11  # per lung
 
@@ -29,10 +29,10 @@ def _trees(grid: Grid, build: Build, lung: Flags, rng: np.random.Generator) -> t
     starts, ways, calibres = _trunks(build, rng)
     points, sizes = _hila(build)
     for generation in range(_GENERATIONS):
-        length = rng.uniform(0.75, 1.25, len(starts)) * (30 if generation == 0 else 24 * 0.86**generation)
+        length = rng.uniform(0.75, 1.25, len(starts)) * (30 if generation == 0 else 22 * 0.87**generation)
         steps = int(length.max() / _STEP_MM) + 1
         along = np.minimum(np.arange(1, steps + 1)[None, :] * _STEP_MM, length[:, None])
-        bend = rng.normal(0, 0.006, (len(starts), 1, 3)) * along[..., None] ** 2
+        bend = rng.normal(0, 0.008, (len(starts), 1, 3)) * along[..., None] ** 2
         path = starts[:, None, :] + ways[:, None, :] * along[..., None] + bend
         index, inside = grid.indices(path.reshape(-1, 3).astype(np.float32))
         free = np.zeros(len(index), dtype=bool)
@@ -51,7 +51,9 @@ def _hila(build: Build) -> tuple[list[Floats], list[Floats]]:
     """The pulmonary arteries where they leave the mediastinum: the left one rides over its bronchus, so sits higher."""
     points, sizes = [], []
     for side, top in ((1, 20.0), (-1, 32.0)):
-        path = curve([(side * 18, 0, top), (side * 37, -6, top + 2), (side * 47, -14, top - 26), (side * 56, -24, top - 58)], 2.0)
+        path = curve(
+            [(side * 18, 0, top), (side * 37, -6, top + 2), (side * 47, -14, top - 26), (side * 56, -24, top - 58)], 2.0
+        )
         points.append(path)
         sizes.append((build.vessels * np.linspace(9.5, 3.6, len(path))).astype(np.float32))
     return points, sizes
@@ -77,7 +79,7 @@ def _forks(ends: Floats, ways: Floats, calibres: Floats, rng: np.random.Generato
     """Two daughters per branch: the thicker goes on nearly straight, the thinner turns off (Murray's law, power 3)."""
     share = rng.uniform(0.5, 0.8, len(ends))
     turned = []
-    for spread in (0.28, 0.62):
+    for spread in (0.33, 0.66):
         way = ways + rng.normal(0, spread, ways.shape)
         turned.append(way / np.linalg.norm(way, axis=1, keepdims=True))
     sizes = np.concatenate([calibres * share ** (1 / 3), calibres * (1 - share) ** (1 / 3)]) * 0.93

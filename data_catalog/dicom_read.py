@@ -1,0 +1,303 @@
+"""Reading chest radiographs from DICOM: header first, pixels only where the header is in order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
+
+from data_catalog.dicom_display import displayed
+from data_catalog.dicom_rules import check_chest_radiograph
+from data_catalog.image_header import MIN_SIDE, check_size, truncated
+from data_catalog.radiograph import Radiograph, Spacing
+from data_catalog.refusals import Reason, Refusal
+from data_catalog.regular_file import open_regular, read_regular
+
+_PIXEL_DATA = 0x7FE00010
+_PIXEL_TAGS = (_PIXEL_DATA, 0x7FE00008, 0x7FE00009)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_BROKEN = (
+    ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError,
+    OverflowError, MemoryError, struct.error, EOFError, AssertionError,
+)  # fmt: skip
+"""What pydicom and its decoders raise on broken files."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DicomHeader:
+    """The header of a DICOM object that may be a frontal chest radiograph.
+
+    Attributes:
+        dataset: everything before the pixel data.
+        view: "PA", "AP" or "" where unknown.
+        flags: quality flags known without the pixels.
+    """
+
+    dataset: FileDataset
+    view: str
+    flags: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return int(self.dataset.Rows), int(self.dataset.Columns)
+
+
+def open_dicom_header(path: Path) -> DicomHeader:
+    """Read everything before the pixel data, and refuse what the header already rules out. Milliseconds per file.
+
+    Raises:
+        Refusal: FILE_MISSING, UNREADABLE, EMPTY_FILE, NOT_AN_IMAGE (not DICOM), TRUNCATED (pixel data longer than the
+            file), WRONG_MODALITY, NO_PIXEL_DATA, MULTI_FRAME, OVERSIZED, TOO_SMALL, WRONG_BODY_PART, NOT_FRONTAL,
+            COLOUR_PHOTOGRAPH (palette colour), UNDECODABLE (a header pydicom cannot read).
+    """
+    dataset, pixels = _read_before_pixels(path)
+    try:
+        view, flags = check_chest_radiograph(dataset, path)
+        _check_image(dataset, pixels, path)
+        return DicomHeader(dataset, view, (*flags, *_quality_flags(dataset)))
+    except _BROKEN as error:
+        raise _undecodable(path, error) from error
+
+
+def read_dicom(path: Path) -> Radiograph:
+    """Read one frontal chest radiograph as a viewer would show it.
+
+    See :func:`~data_catalog.dicom_display.displayed` for the grayscale pipeline. Transfer syntaxes: uncompressed,
+    deflated, RLE, JPEG baseline and lossless, JPEG-LS, JPEG 2000.
+
+    Returns:
+        pixels (H, W) float32 in [0, 1], MONOCHROME2 polarity; spacing in mm where known; flags besides those of
+        ``displayed``: "no_view_position", "no_body_part", "no_spacing", "supine", "burned_in_annotation", "lossy",
+        "unusual_orientation".
+
+    Raises:
+        Refusal: as :func:`open_dicom_header`, and TRUNCATED, UNDECODABLE, COLOUR_PHOTOGRAPH, FLAT_IMAGE.
+    """
+    header = open_dicom_header(path)
+    data = read_regular(path)
+    dataset, stored = _stored_values(data, header, path)
+    try:
+        pixels, shown_flags = displayed(stored, dataset)
+    except _BROKEN as error:
+        raise _undecodable(path, error) from error
+    if stored.min() == stored.max() or pixels.min() == pixels.max():
+        raise Refusal(
+            Reason.FLAT_IMAGE,
+            f"{path}: expected a radiograph, but all pixels show the same grey. Check its pixels and its window.",
+            path,
+        )
+    spacing = spacing_of(dataset)
+    flags = (*header.flags, *shown_flags, *(() if spacing else ("no_spacing",)))
+    digest = hashlib.sha256(data).hexdigest()
+    return Radiograph(pixels, digest, spacing, header.view, str(dataset.get("SOPInstanceUID", "")), flags)
+
+
+def spacing_of(ds: Dataset) -> Spacing | None:
+    """Pixel spacing in mm, (row, column), and the attributes it comes from; None where unknown.
+
+    PixelSpacing where it is above 0; else ImagerPixelSpacing, at the detector (PS3.3 10.7), divided by the geometric
+    magnification where that is known (EstimatedRadiographicMagnificationFactor, or DistanceSourceToDetector over
+    DistanceSourceToPatient, PS3.3 C.8.7.10); else NominalScannedPixelSpacing of a film scan.
+    """
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        pair = _positive(ds.get(keyword))
+        if len(pair) != 2:
+            continue
+        magnification, source = _magnification(ds) if keyword == "ImagerPixelSpacing" else (1.0, "")
+        return Spacing(pair[0] / magnification, pair[1] / magnification, f"{keyword}{source}")
+    return None
+
+
+def _magnification(ds: Dataset) -> tuple[float, str]:
+    factor = _positive(ds.get("EstimatedRadiographicMagnificationFactor"))
+    if factor and factor[0] >= 1:
+        return factor[0], "/EstimatedRadiographicMagnificationFactor"
+    detector, patient = _positive(ds.get("DistanceSourceToDetector")), _positive(ds.get("DistanceSourceToPatient"))
+    if detector and patient and detector[0] >= patient[0]:
+        return detector[0] / patient[0], "/(DistanceSourceToDetector/DistanceSourceToPatient)"
+    return 1.0, ""
+
+
+def _positive(value: Any) -> list[float]:
+    """One or several numbers as a list; empty where one of them is missing, not finite or not above 0."""
+    try:
+        items = [value] if isinstance(value, (str, int, float)) else list(value or [])
+        numbers = [float(item) for item in items]
+    except (TypeError, ValueError):
+        return []
+    return numbers if all(np.isfinite(number) and number > 0 for number in numbers) else []
+
+
+def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
+    """The data set before the pixel data, and where that starts: {"tag", "length", "rest"}; empty without pixels."""
+    found: dict[str, Any] = {}
+
+    def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag in _PIXEL_TAGS:
+            found.update(tag=int(tag), length=length)
+            return True
+        return False
+
+    with open_regular(path) as stream:
+        start = stream.read(132)
+        if not looks_like_dicom(start):
+            raise _not_dicom(path, start)
+        stream.seek(0)
+        try:
+            dataset = read_partial(stream, stop_when=stop, force=start[128:] != b"DICM")
+        except InvalidDicomError as error:
+            raise _not_dicom(path, start) from error
+        except EOFError as error:
+            raise truncated(path, "the DICOM file ends inside its header") from error
+        except (*_BROKEN, OSError) as error:
+            raise _undecodable(path, error) from error
+        found["rest"] = _bytes_after(dataset, stream, path)
+    if not found.get("tag") and "SOPClassUID" not in dataset and "Rows" not in dataset:
+        raise _not_dicom(path, start)
+    return dataset, found
+
+
+def _bytes_after(dataset: FileDataset, stream: BinaryIO, path: Path) -> int:
+    """Bytes of the file that follow the header of the pixel data element, which pydicom stopped before."""
+    meta = getattr(dataset, "file_meta", {})
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        return _UNDEFINED_LENGTH  # the stream is another one, inflated
+    header = 8 if dataset.original_encoding[0] else 12  # implicit, explicit VR (PS3.5, 7.1.2)
+    return path.stat().st_size - stream.tell() - header
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether the first 132 bytes are those of a DICOM file (PS3.10, 7.1), or of a data set without its preamble."""
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 16:
+        return False
+    group, element, length = struct.unpack_from("<HHI", start)
+    if group not in (0x0002, 0x0008) or element > 0x0100:
+        return False
+    return start[4:6] in (b"UL", b"UI", b"CS", b"OB", b"DA", b"LO", b"SH") or length <= 256
+
+
+def _check_image(ds: Dataset, pixels: dict[str, Any], path: Path) -> None:
+    """Refuse what the image attributes rule out (PS3.3 C.7.6.3)."""
+    if pixels.get("tag") is None or not ds.get("Rows") or not ds.get("Columns"):
+        raise Refusal(
+            Reason.NO_PIXEL_DATA,
+            f"{path}: expected an image, but it has no pixel data. Export the object with its pixels.",
+            path,
+        )
+    frames = int(ds.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise Refusal(
+            Reason.MULTI_FRAME,
+            f"{path}: expected one image, but NumberOfFrames is {frames}. Export one frame.",
+            path,
+        )
+    rows, columns = int(ds.Rows), int(ds.Columns)
+    check_size(rows, columns, path)
+    if min(rows, columns) < MIN_SIDE:
+        raise Refusal(
+            Reason.TOO_SMALL,
+            f"{path}: expected at least {MIN_SIDE} pixels a side, but Columns x Rows is {columns} x {rows}. "
+            "Is it a thumbnail?",
+            path,
+        )
+    photometric = str(ds.get("PhotometricInterpretation", ""))
+    if photometric == "PALETTE COLOR":
+        raise _colour(path, photometric)
+    if pixels["tag"] != _PIXEL_DATA or int(ds.get("BitsAllocated") or 0) not in (8, 16, 32):
+        raise _undecodable(path, ValueError(f"BitsAllocated is {ds.get('BitsAllocated')} (8, 16 or 32 can be read)"))
+    if pixels["length"] != _UNDEFINED_LENGTH and pixels["length"] > pixels["rest"]:
+        raise truncated(path, f"{pixels['length']} bytes of pixel data are announced, but {pixels['rest']} follow")
+
+
+def _quality_flags(ds: Dataset) -> tuple[str, ...]:
+    flags = []
+    if ds.get("BurnedInAnnotation") == "YES":
+        flags.append("burned_in_annotation")
+    if ds.get("LossyImageCompression") == "01":
+        flags.append("lossy")
+    orientation = ds.get("PatientOrientation")
+    if orientation and [str(part)[:1] for part in orientation] != ["L", "F"]:
+        flags.append("unusual_orientation")  # not row to the left, column to the feet: mirrored or turned
+    return tuple(flags)
+
+
+def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Dataset, npt.NDArray[np.integer]]:
+    """The data set, and its pixels: (H, W) integer, bits outside BitsStored removed."""
+    try:
+        dataset = dcmread(io.BytesIO(data), force=True)
+        dataset.setdefault("BitsStored", dataset.BitsAllocated)
+        dataset.setdefault("PixelRepresentation", 0)
+        array = dataset.pixel_array
+    except Exception as error:
+        # Decoders raise errors of their own classes: whatever it is, this one file cannot be used.
+        text = str(error).lower()
+        if isinstance(error, EOFError) or any(sign in text for sign in ("less than", "end of file", "truncat")):
+            raise truncated(path, f"decoding its pixels failed: {error}") from error
+        raise _undecodable(path, error) from error
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3:
+        if not (array == array[..., :1]).all():
+            raise _colour(path, str(dataset.PhotometricInterpretation))
+        array = array[..., 0]
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+    if array.ndim != 2 or array.shape != header.shape:
+        raise _undecodable(path, ValueError(f"the pixels come out as {array.shape}, not as {header.shape}"))
+    return dataset, _cleaned(array, dataset)
+
+
+def _cleaned(array: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.integer]:
+    """Stored values without overlay bits above HighBit or noise below, sign extended (PS3.5, 8.1.1)."""
+    bits, allocated = int(ds.BitsStored), int(ds.BitsAllocated)
+    if not 1 <= bits <= allocated:
+        raise Refusal(Reason.UNDECODABLE, f"Expected 1 to {allocated} BitsStored, but got {bits}", ds.get("filename"))
+    if bits == array.dtype.itemsize * 8:
+        return array
+    syntax = UID(ds.file_meta.TransferSyntaxUID) if "TransferSyntaxUID" in ds.file_meta else None
+    native = syntax is None or not syntax.is_compressed or syntax == RLELossless
+    shift = max(int(ds.get("HighBit", bits - 1)) + 1 - bits, 0) if native else 0
+    values = (array.astype(np.int64) >> shift) & ((1 << bits) - 1)
+    if ds.PixelRepresentation:
+        values -= (values >> (bits - 1)) << bits
+    return values.astype(np.int32 if bits < 32 else np.int64)
+
+
+def _not_dicom(path: Path, start: bytes) -> Refusal:
+    return Refusal(
+        Reason.NOT_AN_IMAGE,
+        f"{path}: expected a DICOM file, but it starts with the bytes {start[:8].hex(' ')}. Leave it out.",
+        path,
+    )
+
+
+def _undecodable(path: Path, error: Exception) -> Refusal:
+    return Refusal(
+        Reason.UNDECODABLE,
+        f"{path}: expected a DICOM image that can be decoded, but got {type(error).__name__}: {error}. "
+        "Export it again, uncompressed.",
+        path,
+    )
+
+
+def _colour(path: Path, photometric: str) -> Refusal:
+    return Refusal(
+        Reason.COLOUR_PHOTOGRAPH,
+        f"{path}: expected MONOCHROME1 or MONOCHROME2, but the image is in colour ({photometric}). "
+        "Use the original radiograph.",
+        path,
+    )

@@ -1,0 +1,185 @@
+"""Image files as DICOM: Secondary Capture for pictures, Digital X-Ray where the acquisition is known.
+
+Everything in the file follows from the source image and its manifest row. There are no dates and no random UIDs:
+converting twice gives the same bytes, so nothing downstream is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import (
+    UID,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
+
+from data_catalog.acquisition import parse_acquisition
+from data_catalog.atomic import replacing
+from data_catalog.dicom_dx import add_dx
+from data_catalog.dicom_read import read_dicom, spacing_of
+from data_catalog.dicom_rules import view_of
+from data_catalog.digest import digest_of
+from data_catalog.image_files import Grey, read_image_file
+from data_catalog.manifest import Sample
+from data_catalog.radiograph import Radiograph
+from data_catalog.reading import as_unit, phantom_radiograph
+
+WRITER_VERSION = "1"
+"""Part of every UID: raise it when the bytes that come out for one sample change."""
+
+_NAMESPACE = uuid.UUID("6a1d3d1e-5b7f-5c1e-9a55-3f1f0c7e2b4d")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Converted:
+    """A sample as DICOM.
+
+    Attributes:
+        path: the DICOM file; for a sample that is DICOM already, its own file.
+        sop_instance_uid: of that file.
+        radiograph: what :func:`~data_catalog.dicom_read.read_dicom` gives for that file; no need to read it again.
+        flags: the sample's flags and the radiograph's, each once.
+    """
+
+    path: Path
+    sop_instance_uid: str
+    radiograph: Radiograph
+    flags: tuple[str, ...]
+
+
+def convert_to_dicom(sample: Sample, folder: Path) -> Converted:
+    """Write ``sample`` to ``folder/<SOP instance UID>.dcm``, unless the same bytes are there already.
+
+    Pictures without an acquisition become Secondary Capture (PS3.3 A.8.1): their pixels are kept as they are, and
+    nothing is claimed that the file does not say. Phantoms become Digital X-Ray Image Storage - For Presentation
+    (PS3.3 A.26). DICOM samples are read and not rewritten.
+
+    Raises:
+        Refusal: what reading the image raises.
+        OSError: ``folder`` cannot be written.
+    """
+    source = Path(sample.image_path)
+    if sample.image_format == "dicom":
+        radiograph = read_dicom(source)
+        return Converted(source, radiograph.sop_instance_uid, radiograph, _flags(sample, radiograph))
+    dataset, radiograph = _phantom(sample, source) if sample.image_format == "phantom" else _picture(sample, source)
+    data = _encoded(dataset)
+    path = folder / f"{dataset.SOPInstanceUID}.dcm"
+    if not path.is_file() or path.read_bytes() != data:  # absent, damaged, or of an older version of this module
+        with replacing(path) as part:
+            part.write_bytes(data)
+    radiograph = Radiograph(
+        radiograph.pixels,
+        hashlib.sha256(data).hexdigest(),
+        spacing_of(dataset),
+        radiograph.view,
+        str(dataset.SOPInstanceUID),
+        radiograph.flags,
+    )
+    return Converted(path, str(dataset.SOPInstanceUID), radiograph, _flags(sample, radiograph))
+
+
+def derived_uid(*parts: str) -> UID:
+    """A UID that follows from ``parts`` alone: 2.25 and the integer of a name-based UUID (PS3.5 B.2, RFC 9562)."""
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, digest_of(*parts)).int}")
+
+
+def _flags(sample: Sample, radiograph: Radiograph) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*sample.flags, *radiograph.flags)))
+
+
+def _phantom(sample: Sample, source: Path) -> tuple[Dataset, Radiograph]:
+    acquisition = parse_acquisition(sample.acquisition, source)
+    radiograph, stored = phantom_radiograph(source, acquisition)
+    ds = _common(sample, DigitalXRayImageStorageForPresentation)
+    add_dx(ds, acquisition)
+    _add_pixels(ds, stored, acquisition.bits_stored)
+    return ds, radiograph
+
+
+def _picture(sample: Sample, source: Path) -> tuple[Dataset, Radiograph]:
+    image = read_image_file(source)
+    view = view_of(sample.view) or ""
+    ds = _common(sample, SecondaryCaptureImageStorage)
+    ds.Modality = "OT"
+    ds.ConversionType = "WSD"  # workstation (PS3.3 C.8.6.1)
+    ds.PatientOrientation = None  # unknown: a picture may be mirrored
+    # BurnedInAnnotation is left out: nobody looked, and "NO" would be a promise.
+    if view:
+        ds.ViewPosition = view  # standard extended SOP class (PS3.2)
+    if image.lossy:
+        ds.LossyImageCompression = "01"
+        ds.LossyImageCompressionRatio = f"{image.pixels.size / source.stat().st_size:.2f}"
+        ds.LossyImageCompressionMethod = "ISO_10918_1"
+    if "colour_annotations" in image.flags:
+        ds.DerivationDescription = "Colour converted to luma (ITU-R BT.601)"
+    _add_pixels(ds, image.pixels, 8)
+    flags = (*image.flags, *(() if view else ("no_view_position",)), *(("lossy",) if image.lossy else ()))
+    return ds, Radiograph(as_unit(image.pixels, 8), sample.image_sha256, None, view, "", (*flags, "no_spacing"))
+
+
+def _common(sample: Sample, sop_class: UID) -> Dataset:
+    """Patient, study, series, equipment and SOP common modules (PS3.3 C.7.1 to C.7.5, C.12.1)."""
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.SOPClassUID = sop_class
+    ds.SOPInstanceUID = derived_uid(
+        "instance", WRITER_VERSION, sample.image_sha256, sample.source, sample.patient_id,
+        view_of(sample.view) or "", sample.acquisition or "",
+    )  # fmt: skip
+    ds.StudyInstanceUID = derived_uid("study", sample.source, sample.patient_id)
+    ds.SeriesInstanceUID = derived_uid("series", sample.source, sample.patient_id, sop_class)
+    ds.PatientID = patient_id_of(sample.patient_id)
+    for keyword in (
+        "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+        "ReferringPhysicianName", "ContentDate", "ContentTime",
+    ):  # fmt: skip
+        setattr(ds, keyword, None)
+    ds.Manufacturer = None
+    ds.SeriesNumber = 1
+    ds.InstanceNumber = 1
+    ds.BodyPartExamined = "CHEST"
+    ds.ImageType = ["DERIVED", "PRIMARY"]
+    return ds
+
+
+def patient_id_of(text: str) -> str:
+    """A legal LO value (PS3.5, 6.2): 64 characters at most, no backslash, no control characters; unique as before."""
+    legal = re.sub(r"[\\\x00-\x1f\x7f]", "_", text).strip()
+    return legal if legal == text and len(text) <= 64 else f"{legal[:47]}-{digest_of(text)[:16]}"
+
+
+def _add_pixels(ds: Dataset, pixels: Grey, bits: int) -> None:
+    """Image pixel module (PS3.3 C.7.6.3): one MONOCHROME2 frame, uncompressed."""
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.Rows, ds.Columns = pixels.shape
+    ds.BitsAllocated = pixels.dtype.itemsize * 8
+    ds.BitsStored = bits
+    ds.HighBit = bits - 1
+    ds.PixelRepresentation = 0
+    data = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<")).tobytes()
+    ds.add_new("PixelData", "OB" if pixels.dtype == np.uint8 else "OW", data + b"\0" * (len(data) % 2))
+
+
+def _encoded(ds: Dataset) -> bytes:
+    """The bytes of a DICOM file (PS3.10) with ``ds`` in it, explicit VR little endian."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds.file_meta.ImplementationClassUID = derived_uid("implementation")
+    ds.file_meta.ImplementationVersionName = f"CXR_PIPELINE_{WRITER_VERSION}"
+    buffer = io.BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()

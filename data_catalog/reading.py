@@ -1,0 +1,102 @@
+"""Any supported file to a :class:`~data_catalog.radiograph.Radiograph`, by what the file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_catalog.acquisition import Acquisition, parse_acquisition
+from data_catalog.dicom_read import looks_like_dicom, read_dicom
+from data_catalog.digest import file_digest
+from data_catalog.image_files import Grey, ImageFile, read_image_file
+from data_catalog.image_header import JPEG_MAGIC, PNG_MAGIC
+from data_catalog.radiograph import Radiograph
+from data_catalog.refusals import Reason, Refusal
+from data_catalog.regular_file import read_start
+
+
+def sniff(path: Path) -> Literal["png", "jpeg", "dicom"]:
+    """The kind of a file, from its first 132 bytes; its name is not looked at.
+
+    Raises:
+        Refusal: NOT_AN_IMAGE where it is none of the three; FILE_MISSING, UNREADABLE, EMPTY_FILE.
+    """
+    start = read_start(path, 132)
+    if start.startswith(PNG_MAGIC):
+        return "png"
+    if start.startswith(JPEG_MAGIC):
+        return "jpeg"
+    if looks_like_dicom(start):
+        return "dicom"
+    raise Refusal(
+        Reason.NOT_AN_IMAGE,
+        f"{path}: expected PNG, JPEG or DICOM, but it starts with the bytes {start[:8].hex(' ')}. "
+        "Export it as one of these.",
+        path,
+    )
+
+
+def read_radiograph(path: Path, *, image_format: str | None = None, acquisition: str | None = None) -> Radiograph:
+    """Read one radiograph.
+
+    Image files keep their whole range: 0 is 0 and the highest level is 1. They state no spacing. A "phantom" is a
+    16-bit PNG with the acquisition beside it. DICOM goes through :func:`~data_catalog.dicom_read.read_dicom`.
+
+    Args:
+        path: the file.
+        image_format: "png", "jpeg", "dicom" or "phantom" where known; any other text or None means: look into the file.
+            What the file holds decides between the first three.
+        acquisition: JSON of the acquisition; needed for "phantom" alone.
+
+    Returns:
+        pixels (H, W) float32 in [0, 1], MONOCHROME2 polarity.
+
+    Raises:
+        Refusal: what :func:`~data_catalog.image_files.read_image_file`, :func:`~data_catalog.dicom_read.read_dicom` and
+            :func:`~data_catalog.acquisition.parse_acquisition` refuse.
+    """
+    if image_format == "phantom":
+        return phantom_radiograph(path, parse_acquisition(acquisition, path))[0]
+    if sniff(path) == "dicom":
+        return read_dicom(path)
+    image = read_image_file(path)
+    return image_radiograph(path, image)
+
+
+def image_radiograph(path: Path, image: ImageFile) -> Radiograph:
+    """The radiograph of a decoded 8-bit image file."""
+    flags = (*image.flags, *(("lossy",) if image.lossy else ()), "no_view_position", "no_spacing")
+    return Radiograph(as_unit(image.pixels, 8), file_digest(path), flags=flags)
+
+
+def phantom_radiograph(path: Path, acquisition: Acquisition) -> tuple[Radiograph, Grey]:
+    """The radiograph of a phantom, and its stored values: (H, W) uint16.
+
+    Raises:
+        Refusal: as :func:`~data_catalog.image_files.read_image_file`; UNDECODABLE where the PNG has not 16 bits, or
+            holds values above 2^bits_stored - 1.
+    """
+    image = read_image_file(path, allow_sixteen_bit=True)
+    highest = int(image.pixels.max())
+    if image.pixels.dtype != np.uint16 or highest >= 1 << acquisition.bits_stored:
+        raise Refusal(
+            Reason.UNDECODABLE,
+            f"{path}: expected a 16-bit PNG with values below {1 << acquisition.bits_stored}, but got "
+            f"{image.pixels.dtype} up to {highest}. Render the cohort again.",
+            path,
+        )
+    pixels = as_unit(image.pixels, acquisition.bits_stored)
+    radiograph = Radiograph(pixels, file_digest(path), acquisition.spacing, acquisition.view, flags=image.flags)
+    return radiograph, image.pixels
+
+
+def as_unit(pixels: Grey, bits: int) -> npt.NDArray[np.float32]:
+    """Stored values 0 .. 2^bits - 1 as (H, W) float32 in [0, 1].
+
+    Through a float64 table, as the DICOM reader does it: both come out bit-identical.
+    """
+    levels = np.arange(1 << bits, dtype=np.float64) / ((1 << bits) - 1)
+    return levels.astype(np.float32)[pixels]

@@ -1,0 +1,81 @@
+"""Augmentation: images and labels move together, and nothing happens when it is off."""
+
+import pytest
+import torch
+
+from cxr_models.augment import AugmentConfig, augment
+
+OFF = dict.fromkeys(AugmentConfig.model_fields, 0)
+
+
+def batch(side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """A bright disc off centre, and its label."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    disc = ((y - side * 0.4) ** 2 + (x - side * 0.55) ** 2 < (side * 0.2) ** 2).float()
+    images = disc[None, None].repeat(6, 1, 1, 1)
+    return images, images.to(torch.uint8)
+
+
+def run(**changes):
+    return augment(*batch(), AugmentConfig(**OFF | changes), torch.Generator().manual_seed(3))
+
+
+def test_all_off_changes_nothing():
+    images, labels = run()
+    torch.testing.assert_close(images, batch()[0], atol=1e-5, rtol=0)
+    assert torch.equal(labels, batch()[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rotation_deg": 30}, {"shift": 0.2}, {"scale": 0.3}, {"aspect": 0.2}, {"warp": 0.05}, {"flip": 1.0}],
+    ids=lambda c: next(iter(c)),
+)
+def test_labels_move_with_the_image(change):
+    images, labels = run(**change)
+    assert not torch.equal(labels, batch()[1])
+    agreement = ((images > 0.5) == (labels == 1)).float().mean()
+    assert agreement > 0.99
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gamma": 1.0},
+        {"contrast": 0.5},
+        {"brightness": 0.2},
+        {"noise": 0.1},
+        {"shading": 0.2},
+        {"blur": 1.0},
+        {"invert": 1.0},
+        {"patches": 1.0},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_grey_levels_change_and_labels_do_not(change):
+    grey = batch()[0] * 0.6 + 0.2
+    images, labels = augment(grey, batch()[1], AugmentConfig(**OFF | change), torch.Generator().manual_seed(3))
+    assert torch.equal(labels, batch()[1])
+    assert not torch.allclose(images, grey, atol=1e-3)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_a_full_flip_is_a_mirror():
+    images, labels = run(flip=1.0)
+    torch.testing.assert_close(images, batch()[0].flip(3), atol=1e-5, rtol=0)
+    assert torch.equal(labels, batch()[1].flip(3))
+
+
+def test_the_ignore_value_survives():
+    labels = torch.full((6, 1, 64, 64), 255, dtype=torch.uint8)
+    _, moved = augment(batch()[0], labels, AugmentConfig(), torch.Generator().manual_seed(0))
+    assert set(moved.unique().tolist()) <= {0, 255}
+
+
+def test_one_seed_gives_one_batch():
+    first = augment(*batch(), AugmentConfig(), torch.Generator().manual_seed(5))
+    again = augment(*batch(), AugmentConfig(), torch.Generator().manual_seed(5))
+    other = augment(*batch(), AugmentConfig(), torch.Generator().manual_seed(6))
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])

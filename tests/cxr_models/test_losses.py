@@ -1,0 +1,62 @@
+"""Losses: right values, and no gradient where nobody is sure."""
+
+import pytest
+import torch
+
+from cxr_models.losses import segmentation_loss
+from data_catalog.preprocess import IGNORE
+
+NAMES = ["bce", "dice", "dice_ce"]
+
+
+def labels_like(logits: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 2, logits.shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_perfect_answer_costs_almost_nothing_and_its_opposite_a_lot(name):
+    labels = labels_like(torch.zeros(2, 1, 16, 16))
+    right = (labels.float() * 2 - 1) * 30
+    assert segmentation_loss(right, labels, name) < 0.01
+    assert segmentation_loss(-right, labels, name) > 0.9
+
+
+def test_the_sum_is_the_sum():
+    logits = torch.randn(2, 2, 8, 8)
+    labels = labels_like(logits)
+    parts = segmentation_loss(logits, labels, "bce") + segmentation_loss(logits, labels, "dice")
+    torch.testing.assert_close(segmentation_loss(logits, labels, "dice_ce"), parts)
+
+
+def test_dice_agrees_with_its_formula():
+    logits = torch.randn(1, 1, 8, 8)
+    labels = labels_like(logits)
+    p, t = torch.sigmoid(logits), labels.float()
+    expected = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+    torch.testing.assert_close(segmentation_loss(logits, labels, "dice"), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unsure_pixels_have_no_value_and_no_gradient(name):
+    logits = torch.randn(2, 1, 8, 8, requires_grad=True)
+    labels = labels_like(logits)
+    labels[:, :, :4] = IGNORE
+    loss = segmentation_loss(logits, labels, name)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, :, :4] == 0).all()
+    assert (logits.grad[:, :, 4:] != 0).any()
+    changed = logits.detach().clone()
+    changed[:, :, :4] += 5
+    torch.testing.assert_close(segmentation_loss(changed, labels, name), loss.detach())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_unsure_is_finite(name):
+    labels = torch.full((1, 1, 8, 8), IGNORE, dtype=torch.uint8)
+    assert torch.isfinite(segmentation_loss(torch.randn(1, 1, 8, 8), labels, name))
+
+
+def test_shapes_that_differ_are_an_error():
+    with pytest.raises(ValueError, match="logits' shape"):
+        segmentation_loss(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.uint8), "bce")
