@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := flows tasks cxr_models data_catalog tests bench .ci
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -13,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## Install, then run the whole pipeline on the built-in phantoms (about 10 minutes on 2 cores)
+demo: $(STAMP) ## Install, then run the whole pipeline on the built-in phantoms
 	@$(BIN)/cxr run --preset demo
 
 test: $(STAMP) ## Run the tests

@@ -20,7 +20,7 @@ class SegmentationConfig(BaseModel):
 
     Attributes:
         structures: output channels, in order.
-        architecture: "basic_unet" (two convolutions per level, max pooling) or "unet" (strided, optional residuals).
+        architecture: "unet" (strided, optional residual units) or "basic_unet" (two convolutions per level, max pooling).
         channels: features per level, finest first; "basic_unet" takes five and the features of the last decoder.
         residual_units: for "unet".
         normalisation, activation: as MONAI names them.
@@ -29,8 +29,8 @@ class SegmentationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     structures: tuple[Structure, ...] = (Structure.LUNG,)
-    architecture: Literal["unet", "basic_unet"] = "basic_unet"
-    channels: tuple[int, ...] = Field(default=(16, 16, 32, 64, 128, 16), min_length=2)
+    architecture: Literal["unet", "basic_unet"] = "unet"
+    channels: tuple[int, ...] = Field(default=(24, 48, 96, 192, 256), min_length=2)
     residual_units: int = Field(default=0, ge=0)
     normalisation: Literal["BATCH", "INSTANCE"] = "BATCH"
     activation: Literal["RELU", "LEAKYRELU", "PRELU"] = "RELU"

@@ -16,18 +16,27 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
+from data_catalog.dicom_decode import decoded
 from data_catalog.dicom_display import displayed
 from data_catalog.dicom_rules import check_chest_radiograph
+from data_catalog.dicom_spacing import spacing_of
 from data_catalog.image_header import MIN_SIDE, check_size, truncated
-from data_catalog.radiograph import Radiograph, Spacing
+from data_catalog.radiograph import Radiograph
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import open_regular, read_regular
 
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = (_PIXEL_DATA, 0x7FE00008, 0x7FE00009)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_DATA_TAG, _SEQUENCE_DELIMITER = b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0"
 _BROKEN = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError,
     OverflowError, MemoryError, struct.error, EOFError, AssertionError,
@@ -43,11 +52,13 @@ class DicomHeader:
         dataset: everything before the pixel data.
         view: "PA", "AP" or "" where unknown.
         flags: quality flags known without the pixels.
+        encapsulated: True where the pixel data is a sequence of fragments (PS3.5 A.4), as all compressed ones are.
     """
 
     dataset: FileDataset
     view: str
     flags: tuple[str, ...]
+    encapsulated: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,7 +78,8 @@ def open_dicom_header(path: Path) -> DicomHeader:
     try:
         view, flags = check_chest_radiograph(dataset, path)
         _check_image(dataset, pixels, path)
-        return DicomHeader(dataset, view, (*flags, *_quality_flags(dataset)))
+        encapsulated = pixels["length"] == _UNDEFINED_LENGTH
+        return DicomHeader(dataset, view, (*flags, *_quality_flags(dataset)), encapsulated)
     except _BROKEN as error:
         raise _undecodable(path, error) from error
 
@@ -103,42 +115,6 @@ def read_dicom(path: Path) -> Radiograph:
     flags = (*header.flags, *shown_flags, *(() if spacing else ("no_spacing",)))
     digest = hashlib.sha256(data).hexdigest()
     return Radiograph(pixels, digest, spacing, header.view, str(dataset.get("SOPInstanceUID", "")), flags)
-
-
-def spacing_of(ds: Dataset) -> Spacing | None:
-    """Pixel spacing in mm, (row, column), and the attributes it comes from; None where unknown.
-
-    PixelSpacing where it is above 0; else ImagerPixelSpacing, at the detector (PS3.3 10.7), divided by the geometric
-    magnification where that is known (EstimatedRadiographicMagnificationFactor, or DistanceSourceToDetector over
-    DistanceSourceToPatient, PS3.3 C.8.7.10); else NominalScannedPixelSpacing of a film scan.
-    """
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        pair = _positive(ds.get(keyword))
-        if len(pair) != 2:
-            continue
-        magnification, source = _magnification(ds) if keyword == "ImagerPixelSpacing" else (1.0, "")
-        return Spacing(pair[0] / magnification, pair[1] / magnification, f"{keyword}{source}")
-    return None
-
-
-def _magnification(ds: Dataset) -> tuple[float, str]:
-    factor = _positive(ds.get("EstimatedRadiographicMagnificationFactor"))
-    if factor and factor[0] >= 1:
-        return factor[0], "/EstimatedRadiographicMagnificationFactor"
-    detector, patient = _positive(ds.get("DistanceSourceToDetector")), _positive(ds.get("DistanceSourceToPatient"))
-    if detector and patient and detector[0] >= patient[0]:
-        return detector[0] / patient[0], "/(DistanceSourceToDetector/DistanceSourceToPatient)"
-    return 1.0, ""
-
-
-def _positive(value: Any) -> list[float]:
-    """One or several numbers as a list; empty where one of them is missing, not finite or not above 0."""
-    try:
-        items = [value] if isinstance(value, (str, int, float)) else list(value or [])
-        numbers = [float(item) for item in items]
-    except (TypeError, ValueError):
-        return []
-    return numbers if all(np.isfinite(number) and number > 0 for number in numbers) else []
 
 
 def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
@@ -238,11 +214,17 @@ def _quality_flags(ds: Dataset) -> tuple[str, ...]:
 
 def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Dataset, npt.NDArray[np.integer]]:
     """The data set, and its pixels: (H, W) integer, bits outside BitsStored removed."""
+    if header.encapsulated and data.rfind(_SEQUENCE_DELIMITER) <= data.rfind(_PIXEL_DATA_TAG):
+        raise truncated(path, "its compressed pixel data has no end (sequence delimiter)")
     try:
         dataset = dcmread(io.BytesIO(data), force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # a data set without its preamble
+            dataset.file_meta.TransferSyntaxUID = (
+                ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
+            )
         dataset.setdefault("BitsStored", dataset.BitsAllocated)
         dataset.setdefault("PixelRepresentation", 0)
-        array = dataset.pixel_array
+        array = decoded(dataset, data)
     except Exception as error:
         # Decoders raise errors of their own classes: whatever it is, this one file cannot be used.
         text = str(error).lower()
@@ -262,14 +244,17 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
 
 
 def _cleaned(array: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.integer]:
-    """Stored values without overlay bits above HighBit or noise below, sign extended (PS3.5, 8.1.1)."""
+    """Stored values without overlay bits above HighBit or noise below, sign extended (PS3.5, 8.1.1).
+
+    pydicom's ``correct_unused_bits`` assumes HighBit = BitsStored - 1, hence this.
+    """
     bits, allocated = int(ds.BitsStored), int(ds.BitsAllocated)
     if not 1 <= bits <= allocated:
         raise Refusal(Reason.UNDECODABLE, f"Expected 1 to {allocated} BitsStored, but got {bits}", ds.get("filename"))
     if bits == array.dtype.itemsize * 8:
         return array
-    syntax = UID(ds.file_meta.TransferSyntaxUID) if "TransferSyntaxUID" in ds.file_meta else None
-    native = syntax is None or not syntax.is_compressed or syntax == RLELossless
+    syntax = UID(ds.file_meta.TransferSyntaxUID)
+    native = not syntax.is_compressed or syntax == RLELossless
     shift = max(int(ds.get("HighBit", bits - 1)) + 1 - bits, 0) if native else 0
     values = (array.astype(np.int64) >> shift) & ((1 << bits) - 1)
     if ds.PixelRepresentation:

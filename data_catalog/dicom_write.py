@@ -26,8 +26,9 @@ from pydicom.uid import (
 from data_catalog.acquisition import parse_acquisition
 from data_catalog.atomic import replacing
 from data_catalog.dicom_dx import add_dx
-from data_catalog.dicom_read import read_dicom, spacing_of
+from data_catalog.dicom_read import read_dicom
 from data_catalog.dicom_rules import view_of
+from data_catalog.dicom_spacing import spacing_of
 from data_catalog.digest import digest_of
 from data_catalog.image_files import Grey, read_image_file
 from data_catalog.manifest import Sample

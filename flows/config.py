@@ -59,7 +59,7 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
         update={
             "phantom": PhantomConfig(seed=seed, patients=256, size=512),
             "preprocess": PreprocessConfig(size=512),
-            "network": SegmentationConfig(channels=(32, 32, 64, 128, 256, 32)),
+            "network": SegmentationConfig(channels=(32, 64, 128, 256, 512)),
             "train": train.model_copy(update={"epochs": 60 if synthetic else 400, "batch_size": 16}),
         }
     )

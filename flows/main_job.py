@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cxr_models.phantom import CODE_VERSION as PHANTOM_VERSION
+from cxr_models.phantom.cohort import COHORT_SCHEMA as PHANTOM_VERSION
 from cxr_models.precision import pick_device, resolve
 from cxr_models.training import CODE_VERSION as TRAINING_VERSION
 from data_catalog.digest import digest_of

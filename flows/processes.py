@@ -138,7 +138,7 @@ def _remedy(child: Child) -> str:
 
 def free_port(preferred: int | None = None) -> int:
     """A free TCP port on loopback: ``preferred``, or the next free one of the 100 after it, or any."""
-    for port in [*(range(preferred, preferred + 100) if preferred else ()), 0]:
+    for port in [*(range(preferred, min(preferred + 100, 65536)) if preferred else ()), 0]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):

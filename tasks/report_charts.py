@@ -11,6 +11,9 @@ WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 48, 466, 16, 240
 """A chart's drawing area and the frame of its axes, in SVG units; about as wide as a telephone's screen."""
 
+STRIP_LEFT = 24
+"""Where the strip plot's axis begins: its groups are named inside."""
+
 DOT = 4.2
 """Radius of a dot in the strip plot."""
 
@@ -72,9 +75,11 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class StripPlot:
-    """One band of dots per group over a common axis."""
+    """One band of dots per group over a common axis, and the interval of the mean of all."""
 
     bands: tuple[Band, ...]
+    low_at: float
+    high_at: float
     x_ticks: tuple[Tick, ...]
     bottom: float
 
@@ -142,19 +147,19 @@ def line_chart(
     )
 
 
-def strip_plot(groups: Mapping[str, Sequence[tuple[float, str]]]) -> StripPlot:
+def strip_plot(groups: Mapping[str, Sequence[tuple[float, str]]], interval: tuple[float, float]) -> StripPlot:
     """Every value of every group as a dot, alike ones stacked.
 
     Args:
         groups: name -> (value, text) of each dot; no group is empty.
+        interval: of the mean of all values.
     """
     values = [value for group in groups.values() for value, _ in group]
     ticks = nice_ticks(min(values), max(max(values), min(values) + 0.02))
     low, span = ticks[0], ticks[-1] - ticks[0]
-    left = 14.0
 
     def x_of(value: float) -> float:
-        return round(left + (RIGHT - left) * (value - low) / span, 1)
+        return round(STRIP_LEFT + (RIGHT - STRIP_LEFT) * (value - low) / span, 1)
 
     bands, top = [], 8.0
     for name, group in groups.items():
@@ -168,7 +173,8 @@ def strip_plot(groups: Mapping[str, Sequence[tuple[float, str]]]) -> StripPlot:
         mean = sum(value for value, _ in group) / len(group)
         bands.append(Band(name, len(group), mean, x_of(mean), top, round(bottom, 1), dots))
         top = bottom + 8
-    return StripPlot(tuple(bands), tuple(Tick(x_of(value), f"{value:g}") for value in ticks), bands[-1].bottom)
+    marks = tuple(Tick(x_of(value), f"{value:g}") for value in ticks)
+    return StripPlot(tuple(bands), x_of(interval[0]), x_of(interval[1]), marks, bands[-1].bottom)
 
 
 def _lanes(xs: Sequence[float]) -> list[int]:

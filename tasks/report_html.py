@@ -29,9 +29,9 @@ REFUSALS_NAMED = 200
 NOT_STATED = "not stated"
 
 GROUPS = {
-    "worst": ("Worst", "Where to look first when the model is in doubt."),
+    "worst": ("Worst", "Where model and reference differ most."),
     "median": ("Median", "What to expect of an ordinary radiograph."),
-    "best": ("Best", "The most that can be had from this model."),
+    "best": ("Best", "Where they differ least."),
 }
 
 
@@ -160,6 +160,7 @@ def render_report(data: ReportData) -> str:
         "words": lambda code: code.replace("_", " "),
         "jpeg": lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode(),
         "link": web_link,
+        "bare": lambda url: url.removeprefix("https://").removeprefix("http://"),
     }
     return environment.get_template(TEMPLATE).render(
         data=data,
@@ -168,7 +169,7 @@ def render_report(data: ReportData) -> str:
         pictures=picture_groups(data.pictures),
         worst=sorted(data.cases, key=lambda case: case.dice)[:WORST_NAMED],
         views=view_rows(data.cases),
-        strip=report_charts.strip_plot(_by_view(data.cases)),
+        strip=report_charts.strip_plot(_by_view(data.cases), (data.dice.low, data.dice.high)),
         curves=[chart for chart in training_charts(data.history) if chart is not None],
         refused=refused_groups(data.rejected),
         work=work_sentence(data.steps, data.resumed_at),
@@ -184,9 +185,9 @@ def headline(data: ReportData) -> str:
     """The result in plain words."""
     scores = sorted(case.dice for case in data.cases)
     middle = (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2
-    what = "rendered phantom" if data.synthetic else "chest radiograph"
+    image, patient = ("rendered phantom", "virtual patient") if data.synthetic else ("chest radiograph", "patient")
     text = (
-        f"On {plural(data.dice.n, what)} of {plural(data.dice.patients, 'patient')} that it was not trained on, the "
+        f"On {plural(data.dice.n, image)} of {plural(data.dice.patients, patient)} that it was not trained on, the "
         f"model's outline of the lungs agrees with the reference to a Dice of {data.dice.mean:.3f}"
     )
     if data.dice.n == 1:
@@ -215,7 +216,9 @@ def picture_groups(pictures: Sequence[Picture]) -> list[tuple[str, str, list[Pic
         return [("All test images", "Worst first.", every)]
     groups = []
     for which, (title, sentence) in GROUPS.items():
-        if members := [picture for picture in pictures if picture.which == which]:
+        members = [picture for picture in pictures if picture.which == which]
+        members.sort(key=lambda picture: picture.case.dice, reverse=which == "best")
+        if members:
             groups.append((title, sentence, members))
     return groups
 

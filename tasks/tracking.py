@@ -1,4 +1,4 @@
-"""Everything MLflow: runs, metrics, the model registry. No other file imports it."""
+"""Everything MLflow: runs, metrics, the model registry. No other file imports it but ``serving``, which it loads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import Schema, TensorSpec
 
 from cxr_models.package import ModelCard, PackageError, card_text, read_card
 
 EXPERIMENT = "cxr-segmentation"
 PACKAGE = "package"
+SERVING_CODE = Path(__file__).with_name("serving.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +40,6 @@ class Version:
     weights_sha256: str
     run_id: str
     aliases: tuple[str, ...]
-
-
-class SegmentationPyfunc(PythonModel):
-    """The registered model behind MLflow's generic interface: grey image in, lung mask out."""
-
-    def load_context(self, context: PythonModelContext) -> None:
-        """Load the packaged weights."""
-        from cxr_models.predictor import Segmenter
-
-        self.segmenter = Segmenter(Path(context.artifacts[PACKAGE]))
-
-    def predict(
-        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
-    ) -> np.ndarray:
-        """Masks of a batch of radiographs: (B, H, W) float32 in [0, 1], MONOCHROME2 -> (B, H, W) uint8, 0 or 1."""
-        from data_catalog.radiograph import Radiograph
-
-        structure = self.segmenter.card.network.structures[0]
-        masks = []
-        for pixels in np.asarray(model_input, np.float32):
-            radiograph = Radiograph(np.clip(pixels, 0, 1), sha256="0" * 64)
-            masks.append(self.segmenter.predict(radiograph).masks.masks[structure])
-        return np.stack(masks).astype(np.uint8)
 
 
 class Tracker:
@@ -167,7 +144,7 @@ class Tracker:
         with self._active(run_id), tempfile.TemporaryDirectory() as folder:
             info = mlflow.pyfunc.log_model(
                 name=card.name,
-                python_model=SegmentationPyfunc(),
+                python_model=SERVING_CODE,
                 artifacts={PACKAGE: str(package)},
                 signature=_signature(),
                 input_example=example,
@@ -177,8 +154,16 @@ class Tracker:
             text = Path(folder) / "model-card.md"
             text.write_text(card_text(card), encoding="utf-8")
             self.log_file(run_id, text)
-        registered = mlflow.register_model(info.model_uri, card.name, tags=_tags(card))
-        self.client.update_model_version(card.name, registered.version, card_text(card))
+        if self.client.search_registered_models(f"name = '{card.name}'") == []:
+            self.client.create_registered_model(card.name)
+        registered = self.client.create_model_version(
+            card.name,
+            source=f"models:/{info.model_id}",
+            run_id=run_id,
+            tags=_tags(card),
+            description=card_text(card),
+            model_id=info.model_id,
+        )
         return Version(card.name, str(registered.version), card.weights_sha256, run_id, ())
 
     def download(self, version: Version, folder: Path) -> Path:
@@ -225,8 +210,8 @@ def _tags(card: ModelCard) -> dict[str, str]:
 
 
 def _signature() -> ModelSignature:
-    image = TensorSpec(np.dtype(np.float32), (-1, -1, -1), "image")
-    return ModelSignature(Schema([image]), Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1), "mask")]))
+    image = TensorSpec(np.dtype(np.float32), (-1, -1, -1))
+    return ModelSignature(Schema([image]), Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]))
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from openjpeg.utils import encode_array
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from data_catalog.digest import file_digest
 
@@ -71,7 +73,12 @@ def make_dicom(
     if "PixelData" not in attrs:
         data = np.ascontiguousarray(pixels).tobytes()
         ds.add_new("PixelData", "OW" if bits > 8 else "OB", data + b"\0" * (len(data) % 2))
-    if syntax != ExplicitVRLittleEndian:
+    if syntax == JPEG2000Lossless:
+        # pydicom encodes JPEG 2000 through pylibjpeg alone, which is not installed; its plugin is
+        ds.PixelData = encapsulate([encode_array(pixels, bits_stored=ds.BitsStored, photometric_interpretation=2)])
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    elif syntax != ExplicitVRLittleEndian:
         ds.compress(UID(syntax), generate_instance_uid=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)

@@ -137,15 +137,21 @@ def _truth(anatomy: Anatomy, exposure: Exposure, size: int) -> tuple[NoduleTruth
     return tuple(truths)
 
 
+def _code_version() -> str:
+    """Digest of this package's sources: after an edit, a cohort on disk is no longer the one this code makes."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return digest_of([[path.name, file_digest(path)] for path in sources])[:16]
+
+
 def cohort_is_current(config: PhantomConfig, out: Path) -> bool:
-    """Whether ``out`` holds the whole cohort of ``config`` already."""
+    """Whether ``out`` holds the whole cohort of ``config`` already, as this version of the code makes it."""
     try:
         cohort = json.loads((out / COHORT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     if not isinstance(cohort, dict) or cohort.get("schema") != COHORT_SCHEMA:
         return False
-    if cohort.get("config") != config.model_dump(mode="json"):
+    if cohort.get("config") != config.model_dump(mode="json") or cohort.get("code") != _code_version():
         return False
     return all((out / name).is_file() for record in cohort["patients"] for name, _ in _files(record))
 
@@ -169,14 +175,15 @@ def render_cohort(config: PhantomConfig, out: Path, on_patient: Callable[[int, i
     """
     if cohort_is_current(config, out):
         return out
-    identity = digest_of(COHORT_SCHEMA, config.model_dump(mode="json", exclude={"patients"}))[:12]
+    code = _code_version()
+    identity = digest_of(COHORT_SCHEMA, code, config.model_dump(mode="json", exclude={"patients"}))[:12]
     partial = out.parent / f".{out.name}.{identity}.partial"
     records = []
     for index in range(config.patients):
         records.append(_kept(partial, index) or _written(render_patient(config, index), partial, index))
         if on_patient is not None:
             on_patient(index + 1, config.patients)
-    cohort = {"schema": COHORT_SCHEMA, "config": config.model_dump(mode="json"), "patients": records}
+    cohort = {"schema": COHORT_SCHEMA, "config": config.model_dump(mode="json"), "code": code, "patients": records}
     with replacing_folder(out) as folder:
         for record in records:
             for name, _ in _files(record):

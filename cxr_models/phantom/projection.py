@@ -21,6 +21,7 @@ from cxr_models.phantom.tissue import LABELS, Tissue, attenuation, bone
 SOURCE_TO_DETECTOR_MM = 1800.0
 BITS_STORED = 12
 _RAYS_AT_ONCE = 2048  # their samples stay in the processor's cache, six times faster than all at once
+_LUNG_MM, _ABDOMEN_MM, _RIB_MM, _NODULE_MM = 15.0, 3.0, 2.8, 1.2  # how long a path makes a mask
 _SCATTER_SPREAD_MM = 45.0
 _TONE_SPREAD_MM = 28.0
 
@@ -151,9 +152,9 @@ def masks_of(paths: Floats) -> dict[str, Flags]:
     of radiographs draw it. Voxels that are mostly soft tissue at the edge of a rib do not count as rib.
     """
     air = paths[Tissue.LUNG] + paths[Tissue.NODULE] + paths[Tissue.VESSEL]
-    lung = (air > 6.0) & (paths[Tissue.ABDOMEN] < 3.0)
-    rib = paths[bone(Tissue.RIB)][1:].sum(axis=0) > 1.5
-    return {"lung": ndimage.binary_opening(lung), "rib": rib, "nodule": paths[Tissue.NODULE] > 1.2}
+    lung = (air > _LUNG_MM) & (paths[Tissue.ABDOMEN] < _ABDOMEN_MM)
+    rib = paths[bone(Tissue.RIB)][1:].sum(axis=0) > _RIB_MM
+    return {"lung": ndimage.binary_opening(lung), "rib": rib, "nodule": paths[Tissue.NODULE] > _NODULE_MM}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

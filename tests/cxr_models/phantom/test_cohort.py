@@ -10,7 +10,9 @@ from scipy import ndimage
 
 from cxr_models.phantom import PhantomConfig, cohort, render_cohort, render_patient
 from data_catalog.digest import file_digest
+from data_catalog.manifest import Sample
 from data_catalog.radiograph import Structure
+from data_catalog.sources.phantom import scan
 
 CONFIG = PhantomConfig(patients=2, size=96, voxel_mm=4.0, n_samples=60)
 
@@ -112,6 +114,13 @@ def test_cohort_round_trip(tmp_path, patients):
         stored = cv2.imread(str(out / mask["path"]), cv2.IMREAD_UNCHANGED)
         assert stored.dtype == np.uint8
         assert np.array_equal(stored, patients[1].masks.masks[Structure(name)] * np.uint8(255))
+
+
+def test_the_adapter_reads_a_rendered_cohort(tmp_path):
+    out = render_cohort(CONFIG.model_copy(update={"patients": 1}), tmp_path / "cohort")
+    (sample,) = scan(out)
+    assert isinstance(sample, Sample)
+    assert {mask.structure for mask in sample.masks} == set(Structure)
 
 
 def test_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, patients):

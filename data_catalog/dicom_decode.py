@@ -1,0 +1,84 @@
+"""Decoding DICOM pixel data: one decoder per transfer syntax, chosen so that a damaged file cannot end the process.
+
+GDCM aborts on some damaged JPEG, JPEG-LS and JPEG 2000 streams, and no ``except`` catches that. It is used where
+nothing else decodes the syntax (JPEG lossless, JPEG of 12 bit), in a process of its own; it costs half a second there.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from openjpeg.utils import decode, get_parameters
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+PLUGINS = {
+    JPEGBaseline8Bit: "pillow",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    RLELossless: "pydicom",
+}
+"""Transfer syntax -> plugin of pydicom that decodes it in this process."""
+ISOLATED = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+"""Transfer syntaxes that only GDCM decodes."""
+TIMEOUT_S = 120
+
+
+def decoded(dataset: Dataset, data: bytes) -> npt.NDArray[Any]:
+    """The pixels of ``dataset`` as stored: (rows, columns) or (rows, columns, 3), unused bits not touched.
+
+    Args:
+        dataset: with its pixel data; BitsStored and PixelRepresentation must be there.
+        data: the bytes of the file that it was read from.
+
+    Raises:
+        EOFError: the decoder says that the stream is too short.
+        Exception: whatever else pydicom or its decoder raises on a damaged stream.
+    """
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    if syntax in JPEG2000TransferSyntaxes:
+        return _jpeg2000(dataset)
+    if syntax in ISOLATED:
+        return _isolated(data)
+    dataset.pixel_array_options(correct_unused_bits=False, decoding_plugin=PLUGINS.get(syntax, ""))
+    return dataset.pixel_array
+
+
+def _jpeg2000(dataset: Dataset) -> npt.NDArray[Any]:
+    """Through OpenJPEG itself: pydicom would take GDCM unless ``pylibjpeg`` is installed as well."""
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    found = get_parameters(frame)
+    if (found["rows"], found["columns"]) != (dataset.Rows, dataset.Columns):
+        raise ValueError(
+            f"the JPEG 2000 stream is {found['columns']} x {found['rows']}, not {dataset.Columns} x {dataset.Rows}"
+        )
+    return decode(frame)
+
+
+def _isolated(data: bytes) -> npt.NDArray[Any]:
+    program = Path(__file__).with_name("gdcm_decode.py")
+    done = subprocess.run(
+        [sys.executable, "-P", str(program)], input=data, capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else (said[-1] if said else "failed")
+        raise RuntimeError(f"the GDCM decoder {how}")
+    return np.load(io.BytesIO(done.stdout), allow_pickle=False)
