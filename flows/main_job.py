@@ -7,13 +7,14 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cxr_models.phantom.cohort import COHORT_SCHEMA as PHANTOM_VERSION
+from cxr_models.phantom import code_version as phantom_version
 from cxr_models.precision import pick_device, resolve
 from cxr_models.training import CODE_VERSION as TRAINING_VERSION
 from data_catalog.digest import digest_of
 from data_catalog.preprocess import CODE_VERSION as PIXELS_VERSION
 from data_catalog.sources import SourceSpec
-from flows.config import RunConfig
+from flows.config import RunConfig, make_config
+from flows.settings import load_settings
 from tasks.caching import Steps
 from tasks.convert import assemble_cohort, convert_shard
 from tasks.evaluate import CODE_VERSION as EVALUATION_VERSION
@@ -27,11 +28,13 @@ from tasks.train import train
 
 
 @flow(name="cxr-main-job", task_runner=ThreadPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]
-def main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
+def main_job(config: RunConfig | None = None, home: Path | None = None, tracking_uri: str | None = None) -> RunSummary:
     """Run the whole job on ``config.sources``; everything it makes lies under ``home``.
 
-    Steps whose inputs, config and code are unchanged are not computed again.
+    Steps whose inputs, config and code are unchanged are not computed again. A deployment may leave everything out:
+    the demo preset, and home and registry of the worker's environment.
     """
+    config, home, tracking_uri = _defaults(config, home, tracking_uri)
     steps, store, folder = Steps(), home / "store", run_folder(config, home)
     device = pick_device(config.device)
     sources = _rendered(steps, config, store)
@@ -50,6 +53,11 @@ def main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     return publish_report(config.model_dump(mode="json"), cohort, trained, scores, registered, steps.tally(), folder)
 
 
+def _defaults(config: RunConfig | None, home: Path | None, uri: str | None) -> tuple[RunConfig, Path, str]:
+    settings = load_settings(home)
+    return config or make_config(()), settings.home, uri or settings.mlflow_tracking_uri
+
+
 def run_folder(config: RunConfig, home: Path) -> Path:
     """Where a run of ``config`` keeps manifest, refusals and report: the same config, the same folder."""
     kinds = "+".join(dict.fromkeys(source.kind for source in config.sources))
@@ -58,7 +66,7 @@ def run_folder(config: RunConfig, home: Path) -> Path:
 
 def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
     """The sources, with the embedded phantom cohort rendered where it is asked for."""
-    key = digest_of(config.phantom, PHANTOM_VERSION)[:32]
+    key = digest_of(config.phantom, phantom_version())[:32]
     out = store / "phantoms" / key
     sources = []
     for source in config.sources:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from data_catalog.digest import file_digest
+from flows.settings import apply_environment, load_settings
+
+_SESSION = tempfile.TemporaryDirectory(prefix="cxr-tests-", ignore_cleanup_errors=True)
+apply_environment(load_settings(Path(_SESSION.name)))  # before any test imports Prefect or MLflow
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -143,6 +148,12 @@ def _make_dicom():
 def pairs_folder():
     """``pairs_folder(folder, n)``: see :func:`make_pairs_folder`."""
     return make_pairs_folder
+
+
+@pytest.fixture(scope="session")
+def session_home() -> Path:
+    """The home that this process's Prefect and MLflow are set to."""
+    return Path(_SESSION.name)
 
 
 @pytest.fixture(scope="session")

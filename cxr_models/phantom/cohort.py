@@ -137,7 +137,7 @@ def _truth(anatomy: Anatomy, exposure: Exposure, size: int) -> tuple[NoduleTruth
     return tuple(truths)
 
 
-def _code_version() -> str:
+def code_version() -> str:
     """Digest of this package's sources: after an edit, a cohort on disk is no longer the one this code makes."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return digest_of([[path.name, file_digest(path)] for path in sources])[:16]
@@ -151,7 +151,7 @@ def cohort_is_current(config: PhantomConfig, out: Path) -> bool:
         return False
     if not isinstance(cohort, dict) or cohort.get("schema") != COHORT_SCHEMA:
         return False
-    if cohort.get("config") != config.model_dump(mode="json") or cohort.get("code") != _code_version():
+    if cohort.get("config") != config.model_dump(mode="json") or cohort.get("code") != code_version():
         return False
     return all((out / name).is_file() for record in cohort["patients"] for name, _ in _files(record))
 
@@ -175,7 +175,7 @@ def render_cohort(config: PhantomConfig, out: Path, on_patient: Callable[[int, i
     """
     if cohort_is_current(config, out):
         return out
-    code = _code_version()
+    code = code_version()
     identity = digest_of(COHORT_SCHEMA, code, config.model_dump(mode="json", exclude={"patients"}))[:12]
     partial = out.parent / f".{out.name}.{identity}.partial"
     records = []
