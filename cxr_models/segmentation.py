@@ -20,7 +20,7 @@ class SegmentationConfig(BaseModel):
 
     Attributes:
         structures: output channels, in order.
-        architecture: "unet" (strided, optional residual units) or "basic_unet" (two convolutions per level, max pooling).
+        architecture: "unet" (strided, optional residual units) or "basic_unet" (two convolutions a level, max pooling).
         channels: features per level, finest first; "basic_unet" takes five and the features of the last decoder.
         residual_units: for "unet".
         normalisation, activation: as MONAI names them.

@@ -184,4 +184,4 @@ def _file_id(record: Dataset) -> tuple[str, ...]:
     value = record.get("ReferencedFileID")
     if not value:
         return ()
-    return (str(value),) if isinstance(value, str) else tuple(str(part) for part in value)
+    return (value.strip(),) if isinstance(value, str) else tuple(str(part).strip() for part in value)

@@ -37,11 +37,6 @@ _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = (_PIXEL_DATA, 0x7FE00008, 0x7FE00009)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA_TAG, _SEQUENCE_DELIMITER = b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0"
-_BROKEN = (
-    ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError,
-    OverflowError, MemoryError, struct.error, EOFError, AssertionError,
-)  # fmt: skip
-"""What pydicom and its decoders raise on broken files."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +47,17 @@ class DicomHeader:
         dataset: everything before the pixel data.
         view: "PA", "AP" or "" where unknown.
         flags: quality flags known without the pixels.
+        sop_instance_uid: "" where the file has none.
+        patient: PatientID; where that is empty, StudyInstanceUID; "" where both are.
         encapsulated: True where the pixel data is a sequence of fragments (PS3.5 A.4), as all compressed ones are.
     """
 
     dataset: FileDataset
     view: str
     flags: tuple[str, ...]
-    encapsulated: bool = False
+    sop_instance_uid: str
+    patient: str
+    encapsulated: bool
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,9 +77,18 @@ def open_dicom_header(path: Path) -> DicomHeader:
     try:
         view, flags = check_chest_radiograph(dataset, path)
         _check_image(dataset, pixels, path)
-        encapsulated = pixels["length"] == _UNDEFINED_LENGTH
-        return DicomHeader(dataset, view, (*flags, *_quality_flags(dataset)), encapsulated)
-    except _BROKEN as error:
+        patient = str(dataset.get("PatientID") or "").strip() or str(dataset.get("StudyInstanceUID") or "")
+        return DicomHeader(
+            dataset,
+            view,
+            (*flags, *_quality_flags(dataset)),
+            str(dataset.get("SOPInstanceUID") or ""),
+            patient,
+            pixels["length"] == _UNDEFINED_LENGTH,
+        )
+    except Refusal:
+        raise
+    except Exception as error:  # values are parsed when they are asked for: errors of many classes come up here
         raise _undecodable(path, error) from error
 
 
@@ -103,7 +111,8 @@ def read_dicom(path: Path) -> Radiograph:
     dataset, stored = _stored_values(data, header, path)
     try:
         pixels, shown_flags = displayed(stored, dataset)
-    except _BROKEN as error:
+        spacing = spacing_of(dataset)
+    except Exception as error:
         raise _undecodable(path, error) from error
     if stored.min() == stored.max() or pixels.min() == pixels.max():
         raise Refusal(
@@ -111,10 +120,9 @@ def read_dicom(path: Path) -> Radiograph:
             f"{path}: expected a radiograph, but all pixels show the same grey. Check its pixels and its window.",
             path,
         )
-    spacing = spacing_of(dataset)
     flags = (*header.flags, *shown_flags, *(() if spacing else ("no_spacing",)))
     digest = hashlib.sha256(data).hexdigest()
-    return Radiograph(pixels, digest, spacing, header.view, str(dataset.get("SOPInstanceUID", "")), flags)
+    return Radiograph(pixels, digest, spacing, header.view, header.sop_instance_uid, flags)
 
 
 def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
@@ -138,7 +146,7 @@ def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
             raise _not_dicom(path, start) from error
         except EOFError as error:
             raise truncated(path, "the DICOM file ends inside its header") from error
-        except (*_BROKEN, OSError) as error:
+        except Exception as error:
             raise _undecodable(path, error) from error
         found["rest"] = _bytes_after(dataset, stream, path)
     if not found.get("tag") and "SOPClassUID" not in dataset and "Rows" not in dataset:
@@ -240,7 +248,10 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
         dataset.PhotometricInterpretation = "MONOCHROME2"
     if array.ndim != 2 or array.shape != header.shape:
         raise _undecodable(path, ValueError(f"the pixels come out as {array.shape}, not as {header.shape}"))
-    return dataset, _cleaned(array, dataset)
+    try:
+        return dataset, _cleaned(array, dataset)
+    except Exception as error:
+        raise _undecodable(path, error) from error
 
 
 def _cleaned(array: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.integer]:

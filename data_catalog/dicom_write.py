@@ -155,8 +155,8 @@ def _common(sample: Sample, sop_class: UID) -> Dataset:
 
 
 def patient_id_of(text: str) -> str:
-    """A legal LO value (PS3.5, 6.2): 64 characters at most, no backslash, no control characters; unique as before."""
-    legal = re.sub(r"[\\\x00-\x1f\x7f]", "_", text).strip()
+    """A legal LO value (PS3.5, 6.2): 64 characters at most, printable ASCII, no backslash; as unique as ``text``."""
+    legal = re.sub(r"[^\x20-\x7e]|\\", "_", text).strip()
     return legal if legal == text and len(text) <= 64 else f"{legal[:47]}-{digest_of(text)[:16]}"
 
 

@@ -20,13 +20,20 @@ NEAR_DUPLICATE_BITS = 20
 
 
 class SplitConfig(BaseModel):
-    """Shares of patients held back. ``salt`` names another draw."""
+    """Shares of patients held back.
+
+    Attributes:
+        test, val: shares of the patients, not of the images.
+        salt: another salt, another draw. The default was chosen on counts alone, before any training with it: of ten
+            tried it is the one that gives the 90 images of cxr-lung about the shares asked for, with radiographs of
+            the smaller hospitals on both sides.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     test: float = Field(default=0.2, gt=0, lt=1)
     val: float = Field(default=0.1, gt=0, lt=1)
-    salt: str = "cxr-1"
+    salt: str = "3"
 
 
 class SplitLeak(ValueError):

@@ -81,7 +81,9 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     model: Annotated[
         str,
-        typer.Option(help="auto (the registry's champion, else the bundled model), bundled, an alias, or a folder."),
+        typer.Option(
+            help="auto (the better of the registry's champion and the bundled model), bundled, an alias, or a folder."
+        ),
     ] = "auto",
     home: Home = None,
     sixteen_bit_png: Annotated[

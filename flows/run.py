@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from flows.console import showing_progress
-from flows.servers import prefect_server
+from flows.servers import live_servers, prefect_server
 from flows.settings import Settings, apply_environment
 
 if TYPE_CHECKING:
@@ -69,11 +69,26 @@ def run_main_job(
         with lock, showing_progress(quiet), prefect_server(settings):
             from flows.main_job import main_job
 
+            if settings.prefect_api_url is None and live_servers(settings) is None:
+                close_dead_runs()
+
             return main_job(config, settings.home, settings.mlflow_tracking_uri)
     except Timeout as error:
         raise HomeBusyError(
             f"Another `cxr run` works in {settings.home}. Wait for it, or give this one a home of its own (--home)."
         ) from error
+
+
+def close_dead_runs() -> None:
+    """Mark runs that a killed process left as running: on a private server no other process can be at work."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
+        for run in client.read_flow_runs(flow_run_filter=running):
+            client.set_flow_run_state(run.id, Crashed(message="The process was killed."), force=True)
 
 
 def summary_text(summary: RunSummary, home: Path) -> str:

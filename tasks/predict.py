@@ -72,8 +72,8 @@ def find_model(wanted: str, tracking_uri: str, home: Path) -> tuple[Path, str]:
 
     Args:
         wanted: a folder with ``card.json``; an alias, such as "champion", of the registry's model for radiographs (or,
-            where only phantoms were trained on, of the phantoms' model); "bundled"; or "auto": the registry's champion
-            for radiographs, else the bundled model, else the phantoms' champion.
+            where only phantoms were trained on, of the phantoms' model); "bundled"; or "auto": the better of the
+            registry's champion for radiographs and the bundled model, see :func:`_better`.
         tracking_uri: the registry.
         home: where downloads go.
 
@@ -85,17 +85,26 @@ def find_model(wanted: str, tracking_uri: str, home: Path) -> tuple[Path, str]:
     bundled = BUNDLED / REAL
     if wanted == "bundled" and (bundled / "card.json").is_file():
         return bundled, "bundled"
-    alias = "champion" if wanted == "auto" else wanted
-    found = _registered(REAL, alias, tracking_uri, home)
-    if found is None and wanted == "auto" and (bundled / "card.json").is_file():
-        return bundled, "bundled"
-    found = found or _registered(SYNTHETIC, alias, tracking_uri, home)
+    found = _registered(REAL, "champion" if wanted == "auto" else wanted, tracking_uri, home)
+    if wanted == "auto" and (bundled / "card.json").is_file():
+        return _better(found, (bundled, "bundled"))
+    found = found or _registered(SYNTHETIC, wanted, tracking_uri, home)
     if found is None:
         raise PackageError(
             f"No model {wanted!r}: expected a folder with card.json and weights.safetensors, `bundled`, or an alias in "
             f"the registry at {tracking_uri}. Train one with `cxr run`, or leave --model out."
         )
     return found
+
+
+def _better(champion: tuple[Path, str] | None, bundled: tuple[Path, str]) -> tuple[Path, str]:
+    """The champion, unless the bundled model did better on the very same test images: a user's own data decides."""
+    if champion is None:
+        return bundled
+    mine, shipped = read_card(champion[0]), read_card(bundled[0])
+    comparable = set(mine.test_rows) == set(shipped.test_rows)
+    loses = mine.metrics.get("test_dice", 0.0) < shipped.metrics.get("test_dice", 0.0)
+    return bundled if comparable and loses else champion
 
 
 def _registered(name: str, alias: str, tracking_uri: str, home: Path) -> tuple[Path, str] | None:

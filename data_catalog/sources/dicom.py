@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_catalog.archives import dicom_files
-from data_catalog.dicom_read import DicomHeader, open_dicom_header
+from data_catalog.dicom_read import open_dicom_header
 from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample, sample_id_of
 from data_catalog.refusals import Reason, Refusal, Rejected
@@ -43,7 +43,7 @@ def scan(root: Path, workdir: Path) -> Iterator[Sample | Rejected]:
 def _sample(path: Path, seen: dict[str, Path]) -> Sample:
     header = open_dicom_header(path)
     sha256 = file_digest(path)
-    uid = str(header.dataset.get("SOPInstanceUID") or "")
+    uid = header.sop_instance_uid
     for key in (sha256, uid):
         if key and key in seen:
             raise Refusal(
@@ -55,7 +55,8 @@ def _sample(path: Path, seen: dict[str, Path]) -> Sample:
     return Sample(
         sample_id=sample_id_of(sha256),
         source=SOURCE,
-        patient_id=f"{SOURCE}/{_patient(header, sha256)}",
+        # what cannot be told apart must not be split apart: PatientID, else the study, else the file
+        patient_id=f"{SOURCE}/{header.patient or sha256[:16]}",
         image_path=str(path),
         image_sha256=sha256,
         image_format="dicom",
@@ -67,11 +68,3 @@ def _sample(path: Path, seen: dict[str, Path]) -> Sample:
         width=header.shape[1],
         flags=header.flags,
     )
-
-
-def _patient(header: DicomHeader, sha256: str) -> str:
-    """PatientID; else the study, else the file: what cannot be told apart must not be split apart."""
-    for keyword in ("PatientID", "StudyInstanceUID"):
-        if value := str(header.dataset.get(keyword) or "").strip():
-            return value
-    return sha256[:16]

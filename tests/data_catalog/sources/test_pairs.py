@@ -107,13 +107,11 @@ def test_missing_and_empty_files(data):
     data.refusal(Reason.NOT_AN_IMAGE)
 
 
-@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "images/../../outside.png", "", ".", "a\0b"])
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "images/../../outside.png", "", "."])
 @pytest.mark.parametrize("column", ["image", "mask"])
 def test_paths_stay_inside(data, name, column):
     if column == "image":
         (data.root / data.rows[0]["image"]).unlink()
-    if "\0" in name:
-        pytest.skip("csv cannot hold it on every Python")
     data.rows[0][column] = name
     reason = Reason.MASK_MISSING if column == "mask" and not name else Reason.MANIFEST_ROW_INVALID
     data.refusal(reason)

@@ -1,0 +1,110 @@
+"""Make the pictures of the documentation: ``docs/images/phantoms.png`` and, from a run's report, ``report.png``.
+
+    python docs/make_images.py                 # the contact sheet, about a minute
+    python docs/make_images.py --report FILE   # a screenshot of that report.html; needs chromium
+
+Phantoms only: no radiograph of a patient belongs into the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cxr_models.phantom import PhantomConfig, render_patient
+from cxr_models.phantom.projection import BITS_STORED
+from data_catalog.radiograph import Structure
+
+IMAGES = Path(__file__).parent / "images"
+PATIENTS, SEED, TILE = 8, 7, 208
+MOST_BYTES = 400_000
+OUTLINES = {Structure.LUNG: (80, 220, 80), Structure.RIB: (255, 170, 40), Structure.NODULE: (60, 60, 255)}
+"""Structure -> outline colour, BGR."""
+
+Picture = npt.NDArray[np.uint8]
+
+
+def contact_sheet() -> Picture:
+    """Phantoms with the outlines of their masks, and below each the same patient without ribs: (2 T, 8 T, 3) BGR."""
+    columns = []
+    for index in range(PATIENTS):
+        patient = render_patient(PhantomConfig(patients=PATIENTS, seed=SEED), index)
+        marked = _tile(patient.radiograph)
+        for structure, colour in OUTLINES.items():
+            mask = cv2.resize(patient.masks.masks[structure].astype(np.float32), (TILE, TILE)) > 0.5
+            edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(marked, edges, -1, colour, 1, cv2.LINE_AA)
+        columns.append(np.vstack([marked, _tile(patient.soft_tissue)]))
+    return np.asarray(np.hstack(columns), np.uint8)
+
+
+def screenshot(report: Path, width: int = 1100, height: int = 1500) -> Picture:
+    """The top of a report as a browser shows it: (height, width, 3) BGR.
+
+    Raises:
+        SystemExit: no chromium, or it made no picture.
+    """
+    browser = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    if browser is None:
+        sys.exit(
+            "Expected chromium to take the screenshot with, but there is none. On Debian: apt-get install chromium"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "report.png"
+        switches = (
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={folder}/profile", f"--window-size={width},{height}", f"--screenshot={target}",
+        )  # fmt: skip
+        done = subprocess.run(
+            [browser, *switches, report.resolve().as_uri()], capture_output=True, timeout=120, check=False
+        )
+        picture = cv2.imread(str(target)) if target.is_file() else None
+    if picture is None:
+        sys.exit(f"Expected a screenshot of {report}, but {browser} made none: {done.stderr.decode()[-500:]}")
+    return np.asarray(picture, np.uint8)
+
+
+def write(picture: Picture, path: Path) -> None:
+    """Write a picture as a PNG of at most :data:`MOST_BYTES`, with as many colours as fit."""
+    image = Image.fromarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for colours in (256, 128, 64, 32):
+        image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size <= MOST_BYTES:
+            print(f"{path}: {path.stat().st_size} bytes, {colours} colours")
+            return
+    sys.exit(
+        f"{path}: expected at most {MOST_BYTES} bytes, but 32 colours take {path.stat().st_size}. Make it smaller."
+    )
+
+
+def _tile(stored: npt.NDArray[np.uint16]) -> Picture:
+    grey = (stored.astype(np.float32) * 255 / ((1 << BITS_STORED) - 1)).round().astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.resize(grey, (TILE, TILE), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR))
+
+
+def main() -> None:
+    """Make one or both pictures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--report", type=Path, help="report.html of a phantom run, to take a picture of")
+    report = parser.parse_args().report
+    if report is not None:
+        write(screenshot(report), IMAGES / "report.png")
+        return
+    write(contact_sheet(), IMAGES / "phantoms.png")
+
+
+if __name__ == "__main__":
+    main()

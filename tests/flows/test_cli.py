@@ -1,0 +1,68 @@
+"""The command line: help, exit codes, and prediction from a shell."""
+
+import json
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["predict"], ["doctor"], ["up"]])
+def test_every_command_has_help(command):
+    result = runner.invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_no_command_shows_the_help():
+    assert "predict" in runner.invoke(app, []).output
+
+
+def test_a_typo_is_exit_code_2_and_a_suggestion():
+    result = runner.invoke(app, ["predikt"])
+    assert result.exit_code == 2
+    assert "predikt" in result.output
+
+
+def test_predict_without_any_existing_path_is_wrong_usage(tmp_path):
+    result = runner.invoke(app, ["predict", str(tmp_path / "nothing.png"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def home(session_home):
+    return ["--home", str(session_home)]
+
+
+def test_predict_with_the_bundled_model_finds_the_lungs_of_a_crude_chest(tmp_path, make_chest_image, home):
+    image, lungs = make_chest_image(256, 3)
+    cv2.imwrite(str(tmp_path / "chest.png"), image)
+    out = tmp_path / "out"
+    result = runner.invoke(
+        app, ["predict", str(tmp_path / "chest.png"), "-o", str(out), "--model", "bundled", "--json", *home]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["done"] == 1
+    mask = cv2.imread(str(out / "chest/lung.png"), 0) > 0
+    assert 2 * (mask & lungs).sum() / (mask.sum() + lungs.sum()) > 0.6
+
+
+def test_refused_inputs_are_exit_code_3(tmp_path, make_chest_image, home):
+    cv2.imwrite(str(tmp_path / "good.png"), make_chest_image(128, 3)[0])
+    (tmp_path / "bad.png").write_text("no")
+    result = runner.invoke(app, ["predict", str(tmp_path), "-o", str(tmp_path / "out"), "--model", "bundled", *home])
+    assert result.exit_code == 3
+    assert "not_an_image" in result.output
+    assert "1 done, 1 refused" in result.output
+
+
+def test_an_unknown_model_is_exit_code_1_with_what_to_do(tmp_path, make_chest_image, home):
+    cv2.imwrite(str(tmp_path / "good.png"), make_chest_image(128, 3)[0])
+    result = runner.invoke(app, ["predict", str(tmp_path), "-o", str(tmp_path / "out"), "--model", "best", *home])
+    assert result.exit_code == 1
+    assert "cxr run" in result.output

@@ -1,0 +1,137 @@
+"""Prediction of files and folders: a row per input, nothing overwritten, nothing lost."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cxr_models.package import PackageError, save_package
+from cxr_models.segmentation import SegmentationConfig, build_network
+from data_catalog.preprocess import PreprocessConfig
+from tasks.predict import find_model, input_files, predict_all
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A network that nobody trained: what it finds does not matter here."""
+    network = SegmentationConfig(architecture="unet", channels=(4, 8, 16))
+    torch.manual_seed(0)
+    fields = {"name": "cxr-lung", "manifest_sha256": "m", "test_rows": (), "commit": "", "seed": 0, "epochs": 1}
+    fields |= {"input": PreprocessConfig(size=64), "network": network, "training": {}, "sources": ()}
+    folder = tmp_path_factory.mktemp("package") / "p"
+    save_package(folder, build_network(network).state_dict(), fields)
+    return folder
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+    return path
+
+
+def run(package, out, *paths, sixteen_bit=False):
+    return predict_all(list(paths), out, package, "test", sixteen_bit=sixteen_bit)
+
+
+def test_every_input_gets_mask_picture_and_record_at_its_own_size(package, tmp_path, make_chest_image, make_dicom):
+    image = make_chest_image(200, 0)[0][:, :150]
+    paths = [
+        write(tmp_path / "in/a.png", image),
+        write(tmp_path / "in/b.jpg", image),
+        make_dicom(tmp_path / "in/c.dcm"),
+    ]
+    rows = run(package, tmp_path / "out", tmp_path / "in")
+    assert [row.status for row in rows] == ["done"] * 3
+    for path, shape in zip(paths, [(200, 150), (200, 150), (128, 128)], strict=True):
+        folder = tmp_path / "out" / path.stem
+        mask = cv2.imread(str(folder / "lung.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == shape
+        assert set(np.unique(mask)) <= {0, 255}
+        assert cv2.imread(str(folder / "overlay.png")).shape == (*shape, 3)
+        record = json.loads((folder / "result.json").read_text())
+        assert record["input"] == str(path)
+        assert (record["height"], record["width"]) == shape
+        assert "not a medical device" in record["limits"]
+        assert record["lung_share"] == pytest.approx((mask > 0).mean())
+    table = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
+    assert [row["folder"] for row in table] == ["a", "b", "c"]
+
+
+def test_two_inputs_of_one_stem_do_not_overwrite_each_other(package, tmp_path, make_chest_image):
+    one = write(tmp_path / "x/a.png", make_chest_image(128, 1)[0])
+    two = write(tmp_path / "y/a.png", make_chest_image(128, 2)[0])
+    three = write(tmp_path / "y/A.jpg", make_chest_image(128, 3)[0])
+    rows = run(package, tmp_path / "out", one, two, three)
+    assert [row.folder for row in rows] == ["a", "a-2", "A-3"]
+    assert len({json.loads((tmp_path / "out" / r.folder / "result.json").read_text())["input"] for r in rows}) == 3
+
+
+def test_a_later_call_keeps_what_an_earlier_one_wrote(package, tmp_path, make_chest_image):
+    one = write(tmp_path / "x/a.png", make_chest_image(128, 1)[0])
+    two = write(tmp_path / "y/a.png", make_chest_image(128, 2)[0])
+    run(package, tmp_path / "out", one)
+    assert run(package, tmp_path / "out", two)[0].folder == "a-2"
+    assert run(package, tmp_path / "out", one)[0].folder == "a"
+    table = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
+    assert sorted(row["input"] for row in table) == [str(one), str(two)]
+
+
+def test_a_stem_like_the_table_does_not_collide_with_it(package, tmp_path, make_chest_image):
+    path = write(tmp_path / "results.parquet.png", make_chest_image(128, 1)[0])
+    run(package, tmp_path / "out", path)
+    assert (tmp_path / "out/results.parquet").is_file()
+    assert (tmp_path / "out/results.parquet-2/lung.png").is_file()
+
+
+def test_what_cannot_be_read_is_a_row_with_a_reason_and_the_rest_goes_on(
+    package, tmp_path, make_chest_image, make_dicom
+):
+    good = make_chest_image(128, 1)[0]
+    folder = tmp_path / "in"
+    write(folder / "good.png", good)
+    write(folder / "deep.png", good.astype(np.uint16) * 257)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "cut.jpg").write_bytes(cv2.imencode(".jpg", good)[1].tobytes()[:500])
+    make_dicom(folder / "hip.dcm", BodyPartExamined="HIP")
+    (folder / "gone.png").symlink_to(folder / "nothing")
+    os.mkfifo(folder / "pipe.png")
+    rows = {Path(row.input).name: row for row in run(package, tmp_path / "out", folder)}
+    assert rows["good.png"].status == "done"
+    expected = {
+        "deep.png": "sixteen_bit_png",
+        "empty.png": "empty_file",
+        "notes.txt": "not_an_image",
+        "cut.jpg": "truncated",
+        "hip.dcm": "wrong_body_part",
+        "gone.png": "file_missing",
+        "pipe.png": "unreadable",
+    }
+    assert {name: row.reason for name, row in rows.items() if row.status == "refused"} == expected
+    assert all(row.sentence for row in rows.values() if row.status == "refused")
+    assert pq.read_table(tmp_path / "out/results.parquet").num_rows == 8
+
+
+def test_sixteen_bit_png_is_read_where_asked_for(package, tmp_path, make_chest_image):
+    path = write(tmp_path / "deep.png", make_chest_image(128, 1)[0].astype(np.uint16) * 257)
+    assert run(package, tmp_path / "out", path, sixteen_bit=True)[0].status == "done"
+
+
+def test_folders_are_walked_once_and_hidden_files_passed_over(tmp_path):
+    for name in ("b.png", "a/c.png", ".hidden.png", ".git/d.png", "DICOMDIR"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = [p.relative_to(tmp_path).as_posix() for p in input_files([tmp_path, tmp_path / "b.png"])]
+    assert found == ["a/c.png", "b.png"]
+
+
+def test_a_model_folder_is_found_and_a_wrong_name_says_what_there_is(package, tmp_path):
+    assert find_model(str(package), "sqlite:////nowhere.db", tmp_path) == (package, str(package))
+    with pytest.raises(PackageError, match=r"expected a folder with card\.json"):
+        find_model("nonsense", f"sqlite:///{tmp_path}/none.db", tmp_path)
+    assert not (tmp_path / "none.db").exists()
