@@ -75,7 +75,7 @@ def read_image_file(path: Path, *, allow_sixteen_bit: bool = False) -> ImageFile
     return ImageFile(_turned(pixels, header.orientation), header.format, header.format == "jpeg", flags)
 
 
-def read_mask_file(path: Path, shape: tuple[int, int]) -> tuple[Mask, Mask | None]:
+def read_mask_file(path: Path, shape: tuple[int, int], *, may_be_empty: bool = False) -> tuple[Mask, Mask | None]:
     """Read a mask: 255 = structure, 127 = ignore, 0 = background.
 
     Values within 24 of one of these (a mask that was once a JPEG) are snapped to the nearest; 0/1 masks are taken as
@@ -84,13 +84,14 @@ def read_mask_file(path: Path, shape: tuple[int, int]) -> tuple[Mask, Mask | Non
     Args:
         path: 8-bit grey PNG, of exactly ``shape``.
         shape: (H, W) of the image it belongs to.
+        may_be_empty: whether no pixel at all is an answer: of nodules it is, of lungs it is a mistake.
 
     Returns:
         (H, W) bool of the structure, and (H, W) bool of the pixels to ignore, or None where there are none.
 
     Raises:
         Refusal: MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID (more than 1 % of other values, or
-            no pixel of the structure).
+            no pixel of the structure where there must be some).
     """
     header = check_mask_header(path, shape)
     try:
@@ -98,7 +99,7 @@ def read_mask_file(path: Path, shape: tuple[int, int]) -> tuple[Mask, Mask | Non
     except Refusal as refusal:
         raise Refusal(Reason.MASK_UNREADABLE, f"Mask unreadable: {refusal.sentence}", path) from refusal
     labels = _snapped(_turned(grey, header.orientation), path)
-    if not (labels == 255).any():
+    if not may_be_empty and not (labels == 255).any():
         raise Refusal(
             Reason.MASK_INVALID,
             f"{path}: expected a structure (255) in the mask, but no pixel has it. "

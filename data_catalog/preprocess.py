@@ -97,7 +97,7 @@ def equalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.N
 def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.float32]:
     """(H, W) float32: percentiles stretched to [0, 1] and clipped.
 
-    Percentiles come from every fourth row and column above 512 pixels a side: measured within 0.002 of all pixels.
+    Percentiles come from every fourth row and column above 512 pixels a side: sixteen times fewer pixels to sort.
     """
     step = 4 if min(pixels.shape) > 512 else 1
     low, high = np.percentile(pixels[::step, ::step], config.percentiles)

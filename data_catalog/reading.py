@@ -71,9 +71,10 @@ def read_radiograph(
 
 
 def image_radiograph(path: Path, image: ImageFile) -> Radiograph:
-    """The radiograph of a decoded 8-bit image file."""
+    """The radiograph of a decoded image file of 8 bits, or of 16 where those were allowed."""
     flags = (*image.flags, *(("lossy",) if image.lossy else ()), "no_view_position", "no_spacing")
-    return Radiograph(as_unit(image.pixels, 8), file_digest(path), flags=flags)
+    bits = 8 * image.pixels.dtype.itemsize
+    return Radiograph(as_unit(image.pixels, bits), file_digest(path), flags=flags)
 
 
 def phantom_radiograph(path: Path, acquisition: Acquisition) -> tuple[Radiograph, Grey]:

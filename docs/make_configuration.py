@@ -34,9 +34,6 @@ SHARED_LINES = {
     "RunConfig.sources": "What to read. The command line's `--source`; see below how a file writes it.",
     "PreprocessConfig.gaussian_sigma": 'Standard deviation for `denoise = "gaussian"`, in pixels of the image.',
     "PreprocessConfig.median_kernel": 'Side of the window for `denoise = "median"`, in pixels; odd.',
-    "SplitConfig.test": "Share of patients held back for the test.",
-    "SplitConfig.val": "Share of patients held back for validation.",
-    "SplitConfig.salt": "Another text, another draw of patients.",
     "AugmentConfig.aspect": "Ratio of the sides within exp(+- this).",
     "AugmentConfig.brightness": "Offset within +- this.",
     "AugmentConfig.contrast": "Factor within exp(+- this).",
@@ -74,9 +71,9 @@ PRESETS_HEAD = """\
 """
 
 SOURCES = """\
-In a file, sources are written as tables; they replace those of the command line, and the preset's epochs and model name
-still follow from the command line. `kind` is one of {kinds}; `path` may be left out for `phantom`,
-which then means the built-in cohort.
+In a file, sources are written as tables; they replace those of the command line. Epochs and `model_name` of the preset
+still follow from the command line: better give sources there. `kind` is one of {kinds}.
+`path` may be left out for `phantom`, which then means the built-in cohort.
 
 ```toml
 [[sources]]
@@ -94,9 +91,12 @@ Where state lives and which servers are used is not part of a run's configuratio
 | variable | type | default | meaning |
 |---|---|---|---|
 | `CXR_HOME` | path | `./cxr-home` | everything that is written goes under this folder |
-| `CXR_MLFLOW_TRACKING_URI`, else `MLFLOW_TRACKING_URI` | text | SQLite: `mlflow.db` in the home | the MLflow tracking server or database, and the registry in it |
-| `PREFECT_API_URL` | text | none | the Prefect server to use; with none, the one of `cxr up` on the same home, else a private one that lives as long as the command |
+| `CXR_MLFLOW_TRACKING_URI`, else `MLFLOW_TRACKING_URI` | text | `mlflow.db` in the home | MLflow server or database |
+| `PREFECT_API_URL` | text | none | Prefect server; see below |
 | `CXR_DATA` | path | none | a folder with data sets, which `cxr doctor` lists |
+
+Without `PREFECT_API_URL`, a run uses the Prefect server of `cxr up` on the same home, else a private one that lives as
+long as the command. The MLflow address is that of the registry too.
 """
 VARIABLES = {"home", "mlflow_tracking_uri", "prefect_api_url", "data"}
 

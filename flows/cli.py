@@ -40,7 +40,7 @@ class PresetName(StrEnum):
 
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="Everything is kept here.  [default: $CXR_HOME or ./cxr-home]", show_default=False),
+    typer.Option("--home", help="Everything is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
@@ -181,7 +181,8 @@ def reporting_errors(as_json: bool) -> Iterator[None]:
         _complain("Interrupted. The same command goes on where this one stopped.", as_json)
         raise typer.Exit(130) from error
     except Exception as error:
-        _complain(f"{type(error).__name__}: {error}", as_json)
+        expected = isinstance(error, (ValueError, OSError, RuntimeError))
+        _complain(str(error) if expected and str(error) else f"{type(error).__name__}: {error}", as_json)
         raise typer.Exit(FAILED) from error
 
 

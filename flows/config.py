@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.training import TrainConfig
 from data_catalog.preprocess import PreprocessConfig
+from data_catalog.radiograph import Structure
 from data_catalog.sources import SourceSpec
 from data_catalog.split import SplitConfig
 
@@ -36,6 +37,12 @@ class RunConfig(BaseModel):
     train: TrainConfig = TrainConfig()
     model_name: str = "cxr-lung"
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _with_lungs(self) -> RunConfig:
+        if Structure.LUNG not in self.network.structures:
+            raise ValueError(f"Expected `network.structures` to hold 'lung', but got {self.network.structures}")
+        return self
 
 
 def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: int = 0) -> RunConfig:

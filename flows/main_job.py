@@ -123,6 +123,7 @@ def _trained(
         model_name=config.model_name,
         device=device,
         tracking_uri=tracking_uri,
+        home=store.parent,
         out=out,
     )
     return task.result()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from flows.console import showing_progress
 from flows.servers import live_servers, prefect_server
@@ -35,11 +42,15 @@ def read_config(sources: Sequence[str], preset: Preset, seed: int, file: Path | 
     from flows.config import RunConfig, make_config, parse_sources
 
     try:
-        config = make_config(parse_sources(sources), preset, seed)
-        if file is None:
-            return config
-        changes = tomllib.loads(file.read_text(encoding="utf-8"))
+        changes = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+        listed = [f"{entry['kind']}={entry.get('path', '')}".rstrip("=") for entry in changes.pop("sources", [])]
+        config = make_config(parse_sources(sources or listed), preset, seed)
         return RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise UsageError(f"{file or 'The configuration'} cannot be used. {'; '.join(wrong)}") from error
+    except KeyError as error:
+        raise UsageError(f"{file}: expected every entry of `sources` to have a `kind`, but one has not") from error
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
@@ -66,17 +77,43 @@ def run_main_job(
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.home / "run.lock", timeout=0)
     try:
-        with lock, showing_progress(quiet), prefect_server(settings):
+        with lock, showing_progress(quiet), prefect_server(settings), stopping_at_once():
             from flows.main_job import main_job
 
             if settings.prefect_api_url is None and live_servers(settings) is None:
                 close_dead_runs()
-
-            return main_job(config, settings.home, settings.mlflow_tracking_uri)
+            return _beside(main_job, config, settings.home, settings.mlflow_tracking_uri)
     except Timeout as error:
         raise HomeBusyError(
             f"Another `cxr run` works in {settings.home}. Wait for it, or give this one a home of its own (--home)."
         ) from error
+
+
+def _beside(flow: Callable[..., RunSummary], *arguments: object) -> RunSummary:
+    """Call ``flow`` in another thread: in the main one Prefect would take over SIGTERM and wait for the training."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, flow, *arguments).result()
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """For the block, Ctrl-C and SIGTERM end the process within a moment, in whatever step it is.
+
+    Nothing is lost: every file is written atomically, the training has its checkpoint, and the private server goes
+    with its parent. The next run goes on from there.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        sys.stderr.write("\ncxr: stopped. The same command goes on where this one stopped.\n")
+        sys.stderr.flush()
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def close_dead_runs() -> None:

@@ -11,11 +11,11 @@ from prefect import task
 from data_catalog.atomic import replacing_folder
 from data_catalog.dicom_write import convert_to_dicom
 from data_catalog.digest import digest_of
-from data_catalog.image_files import read_mask_file
 from data_catalog.manifest import Sample, read_manifest, write_manifest
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash
 from tasks.caching import BY_KEY
+from tasks.preprocess import read_masks
 from tasks.progress import sink
 from tasks.records import Cohort, ConvertedShard, Ingested, PlannedShard
 
@@ -33,7 +33,8 @@ def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
                 converted = convert_one(sample, part / "dicom")
                 rows.append(_moved(converted, part, out))
             except Refusal as refusal:
-                rejected.append(Rejected.of(refusal, path=sample.image_path, source=sample.source, stage="convert"))
+                # The row is about the image; a sentence about its mask names the mask.
+                rejected.append(Rejected(sample.image_path, sample.source, "convert", refusal.reason, refusal.sentence))
             sink().advance("convert")
         write_manifest(rows, part / "rows.parquet")
         write_rejected(rejected, part / "rejected.parquet")
@@ -48,9 +49,7 @@ def convert_one(sample: Sample, folder: Path) -> Sample:
     """
     converted = convert_to_dicom(sample, folder)
     height, width = converted.radiograph.shape
-    for mask in sample.masks:
-        read_mask_file(Path(mask.path), (height, width))
-    return sample.with_(
+    row = sample.with_(
         dicom_path=str(converted.path),
         sop_instance_uid=converted.sop_instance_uid,
         height=height,
@@ -60,6 +59,8 @@ def convert_one(sample: Sample, folder: Path) -> Sample:
         phash=None if sample.source == "phantom" else perceptual_hash(converted.radiograph.pixels),
         flags=tuple(sorted({*sample.flags, *converted.flags, *converted.radiograph.flags})),
     )
+    read_masks(row)  # refuses masks that cannot be used
+    return row
 
 
 def _moved(sample: Sample, part: Path, out: Path) -> Sample:

@@ -92,5 +92,8 @@ def _identity(sample: Sample) -> list[object]:
         sample.acquisition,
         sample.licence,
         sample.mask_convention,
+        sample.source_url,
+        sample.finding,
+        sample.soft_tissue_path,
         [[mask.structure, mask.path, mask.sha256] for mask in sample.masks],
     ]

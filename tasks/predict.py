@@ -113,11 +113,11 @@ def _registered(name: str, alias: str, tracking_uri: str, home: Path) -> tuple[P
         return None  # asking would create an empty registry
     from tasks.tracking import Tracker  # MLflow takes seconds to import, and most predictions need none
 
-    tracker = Tracker(tracking_uri, home / "mlartifacts")
+    tracker = Tracker(tracking_uri, home)
     version = tracker.with_alias(name, alias)
     if version is None:
         return None
-    return tracker.download(version, home / "models"), f"{name} version {version.version}"
+    return tracker.download(version), f"{name} version {version.version}"
 
 
 def input_files(paths: Sequence[Path]) -> Iterator[Path]:

@@ -44,7 +44,8 @@ def read_masks(sample: Sample) -> MaskSet:
     shape = (sample.height or 0, sample.width or 0)
     planes, ignored = {}, np.zeros(shape, bool)
     for mask in sample.masks:
-        planes[mask.structure], ignore = read_mask_file(Path(mask.path), shape)
+        may_be_empty = mask.structure is not Structure.LUNG
+        planes[mask.structure], ignore = read_mask_file(Path(mask.path), shape, may_be_empty=may_be_empty)
         if ignore is not None:
             ignored |= ignore
     if not planes:

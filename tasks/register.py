@@ -21,13 +21,13 @@ EXAMPLE_SIDE = 256
 
 
 @task(name="find-champion")
-def find_champion(tracking_uri: str, model_name: str, trained: Trained, folder: Path) -> Champion | None:
+def find_champion(tracking_uri: str, model_name: str, trained: Trained, home: Path) -> Champion | None:
     """The reigning champion, where there is one and it is another model than the trained one."""
-    tracker = Tracker(tracking_uri, folder / "mlartifacts")
+    tracker = Tracker(tracking_uri, home)
     champion = tracker.with_alias(model_name, "champion")
     if champion is None or champion.weights_sha256 == trained.weights_sha256:
         return None
-    package = tracker.download(champion, folder / "models")
+    package = tracker.download(champion)
     return Champion(package=str(package), version=champion.version, weights_sha256=champion.weights_sha256)
 
 
@@ -40,14 +40,14 @@ def register(
     challenger: Evaluated,
     champion: Evaluated | None,
     champion_version: str,
-    folder: Path,
+    home: Path,
 ) -> Registered:
     """Register the trained model once, and decide on the aliases from scores on the same test rows.
 
     Not cached: the registry is the truth, and a version that it already has is not made again.
     """
     sink().start("register", 1)
-    tracker = Tracker(tracking_uri, folder / "mlartifacts")
+    tracker = Tracker(tracking_uri, home)
     known = next((v for v in tracker.versions(model_name) if v.weights_sha256 == trained.weights_sha256), None)
     version = known or _new_version(tracker, cohort, trained, challenger)
     wins = champion is None or challenger.dice > champion.dice

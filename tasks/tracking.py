@@ -18,6 +18,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from cxr_models.package import ModelCard, PackageError, card_text, read_card
+from data_catalog.atomic import replacing_folder
 
 EXPERIMENT = "cxr-segmentation"
 PACKAGE = "package"
@@ -45,12 +46,13 @@ class Version:
 class Tracker:
     """One tracking server or database, and the registry in it."""
 
-    def __init__(self, uri: str, artifacts: Path | None = None) -> None:
+    def __init__(self, uri: str, home: Path) -> None:
         """Connect.
 
         Args:
             uri: an MLflow tracking URI, such as ``sqlite:////home/mlflow.db`` or ``http://127.0.0.1:5000``.
-            artifacts: folder for artifacts where ``uri`` is a database; a server knows its own.
+            home: artifacts lie in its ``mlartifacts`` where ``uri`` is a database (a server knows its own), fetched
+                models in its ``models``.
         """
         for name in ("mlflow", "alembic"):  # schema migrations are not the user's news
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -58,7 +60,8 @@ class Tracker:
         mlflow.set_registry_uri(uri)
         self.uri = uri
         self.client = mlflow.MlflowClient(uri, uri)
-        self.artifacts = None if uri.startswith("http") else artifacts
+        self.artifacts = None if uri.startswith("http") else home / "mlartifacts"
+        self.fetched = home / "models"
 
     def start_run(self, name: str, key: str, parameters: Mapping[str, Any]) -> str:
         """Id of the run of training ``key``: the one that is there, or a new one."""
@@ -166,19 +169,21 @@ class Tracker:
         )
         return Version(card.name, str(registered.version), card.weights_sha256, run_id, ())
 
-    def download(self, version: Version, folder: Path) -> Path:
-        """The package of ``version`` as a local folder under ``folder``.
+    def download(self, version: Version) -> Path:
+        """The package of ``version`` as a local folder; fetched once.
 
         Raises:
             PackageError: the registry has the version, but its artifacts cannot be fetched.
         """
-        target = folder / f"{version.name}-v{version.version}"
+        target = self.fetched / f"{version.name}-v{version.version}-{version.weights_sha256[:12]}"
         uri = f"models:/{version.name}/{version.version}"
-        try:
-            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
-        except (MlflowException, OSError) as error:
-            raise PackageError(f"{target.name}: the registry at {self.uri} does not give its files: {error}") from error
-        cards = sorted(local.rglob("card.json"))
+        if not target.exists():
+            try:
+                with replacing_folder(target) as part:
+                    mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri, dst_path=str(part))
+            except (MlflowException, OSError) as error:
+                raise PackageError(f"{uri}: the registry at {self.uri} does not give its files: {error}") from error
+        cards = sorted(target.rglob("card.json"))
         if not cards:
             raise PackageError(f"{uri}: expected a card.json among its artifacts, but there is none")
         return cards[0].parent

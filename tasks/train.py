@@ -65,11 +65,12 @@ def train(
     model_name: str,
     device: str,
     tracking_uri: str,
+    home: Path,
     out: Path,
 ) -> Trained:
     """Train a model package into ``out/package``, going on from ``out.checkpoint.safetensors`` where there is one."""
     data = training_data(cohort, shards, preprocess)
-    tracker = Tracker(tracking_uri, out.parent.parent / "mlartifacts")
+    tracker = Tracker(tracking_uri, home)
     run_id = tracker.start_run(model_name, key, describe(data, network, config, device))
     tracker.log_inputs(run_id, {"train": (data.digest, cohort.manifest)})
     checkpoint = out.with_suffix(".checkpoint.safetensors")

@@ -111,7 +111,7 @@ def test_scores_are_on_test_patients_alone_and_the_model_is_registered(first_run
     assert {row["sample_id"] for row in scores} == {s.sample_id for s in samples if s.split == "test"}
     from tasks.tracking import Tracker
 
-    tracker = Tracker(f"sqlite:///{first_run['home']}/mlflow.db")
+    tracker = Tracker(f"sqlite:///{first_run['home']}/mlflow.db", first_run["home"])
     champion = tracker.with_alias("cxr-lung", "champion")
     assert champion is not None
     assert set(champion.aliases) == {"champion", "challenger"}
@@ -196,7 +196,7 @@ def test_bad_input_is_refused_with_a_reason_and_the_rest_goes_on(workplace, pair
     (images / "000.png").write_bytes(b"")
     (images / "001.png").write_bytes((images / "001.png").read_bytes()[:700])
     (images / "002.png").write_text("not an image")
-    colour = np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8)
+    colour = np.random.default_rng(0).integers(0, 255, (144, 144, 3), np.uint8)
     cv2.imwrite(str(images / "003.png"), colour)
     cv2.imwrite(str(images / "004.png"), np.random.default_rng(0).integers(0, 65535, (160, 160), np.uint16))
     (masks / "005.png").unlink()

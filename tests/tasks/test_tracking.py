@@ -14,7 +14,7 @@ from tasks.tracking import Tracker
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    return Tracker(f"sqlite:///{folder}/mlflow.db", folder / "artifacts")
+    return Tracker(f"sqlite:///{folder}/mlflow.db", folder)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_run_is_found_again_by_its_key_and_knows_its_epochs(tracker):
     assert data.metrics["val_dice"] == 0.9
 
 
-def test_a_registered_model_answers_moves_its_alias_and_comes_back(tracker, package, tmp_path):
+def test_a_registered_model_answers_moves_its_alias_and_comes_back(tracker, package):
     run = tracker.start_run("lung", "key-3", {})
     example = np.random.default_rng(0).random((1, 80, 70)).astype(np.float32)
     version = tracker.register(package, run, example)
@@ -47,7 +47,7 @@ def test_a_registered_model_answers_moves_its_alias_and_comes_back(tracker, pack
     champion = tracker.with_alias("cxr-test", "champion")
     assert champion is not None
     assert (champion.version, champion.run_id) == (version.version, run)
-    folder = tracker.download(champion, tmp_path)
+    folder = tracker.download(champion)
     assert (folder / "weights.safetensors").read_bytes() == (package / "weights.safetensors").read_bytes()
     info = tracker.client.get_model_version("cxr-test", version.version)
     assert "not a medical device" in info.description
