@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,17 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from cxr_models import augment as augment_module
+from cxr_models import checkpoint as checkpoint_module
+from cxr_models import losses, precision, segmentation
 from cxr_models.augment import AugmentConfig, augment
 from cxr_models.checkpoint import Progress, TrainingState, load_checkpoint, load_progress, save_checkpoint
 from cxr_models.losses import LossName, segmentation_loss
 from cxr_models.precision import Precision, autocast
 from cxr_models.segmentation import SegmentationConfig, build_network, on_device
-from data_catalog.digest import digest_of
+from data_catalog.digest import digest_of, source_digest
 from data_catalog.preprocess import IGNORE, PreprocessConfig
 from data_catalog.shards import Shard
-
-CODE_VERSION = "1"
-"""Part of the training's cache key: raise it when one config would give other weights."""
 
 WEIGHT_FILE_PRECISION = torch.float32
 
@@ -205,8 +206,13 @@ def describe(data: TrainingData, network: SegmentationConfig, config: TrainConfi
         "network": network.model_dump(mode="json"),
         "train": config.model_dump(mode="json"),
         "device": device.split(":")[0],
-        "code": CODE_VERSION,
+        "code": code_version(),
     }
+
+
+def code_version() -> str:
+    """Digest of the sources that decide which weights come out."""
+    return source_digest(sys.modules[__name__], augment_module, checkpoint_module, losses, precision, segmentation)
 
 
 def _new_state(network: SegmentationConfig, config: TrainConfig, steps_per_epoch: int, device: str) -> TrainingState:

@@ -19,9 +19,6 @@ from data_catalog.radiograph import MaskSet, Radiograph, Structure
 IGNORE = 255
 """Label value of pixels left out of loss and metrics."""
 
-CODE_VERSION = "1"
-"""Part of every cache key: raise it when the pixels that come out for one config change."""
-
 
 class PreprocessConfig(BaseModel):
     """How a radiograph becomes network input.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_catalog.atomic import replacing_folder
+from data_catalog.digest import digest_of, file_digest
 from data_catalog.manifest import Sample, read_manifest, write_manifest
 
 SHARD_ROWS = 64
@@ -60,6 +61,11 @@ def write_shard(
         np.save(part / "labels.npy", labels)
         write_manifest(samples, part / "rows.parquet")
     return folder
+
+
+def shard_digest(folder: Path) -> str:
+    """Digest of a shard's arrays, 64 hex digits."""
+    return digest_of([file_digest(folder / name) for name in ("images.npy", "labels.npy")])
 
 
 def open_shard(folder: Path) -> Shard:

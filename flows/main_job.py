@@ -9,15 +9,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from cxr_models.phantom import code_version as phantom_version
 from cxr_models.precision import pick_device, resolve
-from cxr_models.training import CODE_VERSION as TRAINING_VERSION
+from cxr_models.training import code_version as training_version
 from data_catalog.digest import digest_of
-from data_catalog.preprocess import CODE_VERSION as PIXELS_VERSION
 from data_catalog.sources import SourceSpec
 from flows.config import RunConfig, make_config
 from flows.settings import load_settings
 from tasks.caching import Steps
 from tasks.convert import assemble_cohort, convert_shard
-from tasks.evaluate import CODE_VERSION as EVALUATION_VERSION
+from tasks.evaluate import code_version as evaluation_version
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest, plan_shards, render_phantoms
 from tasks.preprocess import preprocess_shard
@@ -91,7 +90,7 @@ def _preprocessed(steps: Steps, converted: list[ConvertedShard], config: RunConf
     for shard in converted:
         if shard.images:
             structures = config.network.structures
-            key = digest_of(shard.key, config.preprocess, structures, PIXELS_VERSION)[:32]
+            key = digest_of(shard.key, config.preprocess, structures)[:32]
             out = store / "shards" / key
             parameters = {"key": key, "shard": shard, "config": config.preprocess, "structures": structures, "out": out}
             tasks.append(steps.submit(preprocess_shard, outputs=[out / "images.npy"], **parameters))
@@ -108,8 +107,8 @@ def _trained(
     store: Path,
 ) -> Trained:
     settings = config.train.model_copy(update={"precision": resolve(config.train.precision, device)})
-    parts = (cohort.digest, [s.key for s in shards], config.preprocess, config.network, settings, device)
-    key = digest_of(*parts, config.model_name, TRAINING_VERSION)[:32]
+    parts = (cohort.digest, [s.digest for s in shards], config.preprocess, config.network, settings, device)
+    key = digest_of(*parts, config.model_name, training_version())[:32]
     out = store / "models" / key
     task = steps.submit(
         train,
@@ -130,7 +129,7 @@ def _trained(
 
 
 def _evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
-    key = digest_of(weights, cohort.digest, EVALUATION_VERSION)[:32]
+    key = digest_of(weights, cohort.digest, evaluation_version())[:32]
     out = store / "evaluations" / key
     parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
     return steps.submit(evaluate, outputs=[out / "summary.json"], **parameters).result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
 
+import data_catalog
+from cxr_models import metrics, overlay, package, predictor, segmentation
 from cxr_models.metrics import Interval, bootstrap_mean, overlap
 from cxr_models.overlay import draw_overlay, write_png
 from cxr_models.predictor import Segmenter
 from data_catalog.atomic import replacing_folder
+from data_catalog.digest import source_digest
 from data_catalog.manifest import Sample, read_manifest
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
@@ -24,9 +28,6 @@ from tasks.preprocess import read_masks
 from tasks.progress import sink
 from tasks.records import Cohort, Evaluated
 from tasks.train import labelled
-
-CODE_VERSION = "1"
-"""Part of every evaluation's cache key: raise it when one model would get other scores."""
 
 PICTURES = 3
 """Worst, median and best: this many of each are drawn."""
@@ -125,6 +126,11 @@ def draw_cases(
             write_png(folder / name, draw_overlay(radiograph.pixels, predicted, truth, side=640))
             pictures.append({"which": which, "file": name, "image": sample.image_path, "dice": scored.dice})
     return pictures
+
+
+def code_version() -> str:
+    """Digest of the sources that decide which scores a model gets."""
+    return source_digest(sys.modules[__name__], metrics, overlay, package, predictor, segmentation, data_catalog)
 
 
 def read_scores(folder: Path) -> list[Score]:

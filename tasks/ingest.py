@@ -7,19 +7,16 @@ from pathlib import Path
 
 from prefect import task
 
+import data_catalog
 from cxr_models.phantom import PhantomConfig, render_cohort
-from data_catalog.digest import digest_of
+from data_catalog.digest import digest_of, source_digest
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.preprocess import CODE_VERSION as PIXELS_VERSION
 from data_catalog.refusals import Reason, Rejected, write_rejected
 from data_catalog.shards import bucket_rows
 from data_catalog.sources import ADAPTERS, SourceSpec
 from tasks.caching import BY_KEY
 from tasks.progress import sink
 from tasks.records import Ingested, PlannedShard
-
-CONVERT_VERSION = "1"
-"""Part of every conversion's cache key: raise it when one image would become another DICOM object."""
 
 
 @task(name="render-phantoms", cache_policy=BY_KEY, persist_result=True)
@@ -71,9 +68,9 @@ def without_repeats(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejec
 @task(name="plan-shards")
 def plan_shards(ingested: Ingested, folder: Path) -> list[PlannedShard]:
     """Deal the manifest into shards; a shard's key is the digest of its rows and of the files behind them."""
-    shards = []
+    shards, code = [], source_digest(data_catalog)
     for rows in bucket_rows(read_manifest(Path(ingested.manifest))):
-        key = digest_of(CONVERT_VERSION, PIXELS_VERSION, [_identity(sample) for sample in rows])[:32]
+        key = digest_of(code, [_identity(sample) for sample in rows])[:32]
         path = folder / "planned" / f"{key}.parquet"
         if not path.exists():
             write_manifest(rows, path)

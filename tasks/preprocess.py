@@ -12,7 +12,7 @@ from data_catalog.manifest import Sample, read_manifest
 from data_catalog.preprocess import PreprocessConfig, encode_labels, preprocess
 from data_catalog.radiograph import MaskSet, Structure
 from data_catalog.reading import read_radiograph
-from data_catalog.shards import write_shard
+from data_catalog.shards import shard_digest, write_shard
 from tasks.caching import BY_KEY
 from tasks.progress import sink
 from tasks.records import ConvertedShard, PreparedShard
@@ -32,7 +32,7 @@ def preprocess_shard(
         labels[index] = encode_labels(read_masks(sample), structures, config.size)
         sink().advance("preprocess")
     write_shard(out, images, labels, rows)
-    return PreparedShard(folder=str(out), key=key)
+    return PreparedShard(folder=str(out), digest=shard_digest(out))
 
 
 def read_masks(sample: Sample) -> MaskSet:

@@ -47,10 +47,10 @@ class Cohort(Record):
 
 
 class PreparedShard(Record):
-    """A shard ready for training."""
+    """A shard ready for training, and the digest of its arrays: what a training depends on."""
 
     folder: str
-    key: str
+    digest: str
 
 
 class Trained(Record):

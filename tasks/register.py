@@ -48,7 +48,9 @@ def register(
     """
     sink().start("register", 1)
     tracker = Tracker(tracking_uri, home)
-    known = next((v for v in tracker.versions(model_name) if v.weights_sha256 == trained.weights_sha256), None)
+    wanted = (trained.weights_sha256, cohort.digest)
+    versions = tracker.versions(model_name)
+    known = next((v for v in versions if (v.weights_sha256, v.manifest_sha256) == wanted), None)
     version = known or _new_version(tracker, cohort, trained, challenger)
     wins = champion is None or challenger.dice > champion.dice
     if known is None or not known.aliases:
@@ -97,9 +99,14 @@ def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Eva
         card = rewrite_card(package, metrics=metrics)
         if card.weights_sha256 != trained.weights_sha256:
             raise ValueError(f"Expected weights {trained.weights_sha256}, but rewriting gave {card.weights_sha256}")
-        tracker.log_inputs(trained.tracking_run, {"test": (cohort.digest, cohort.manifest)})
-        tracker.log_metrics(trained.tracking_run, metrics)
+        run_id = trained.tracking_run
+        if not tracker.has_run(run_id):
+            run_id = tracker.start_run(
+                card.name, trained.weights_sha256, {"note": "its epochs are in another database"}
+            )
+        tracker.log_inputs(run_id, {"test": (cohort.digest, cohort.manifest)})
+        tracker.log_metrics(run_id, metrics)
         for name in ("scores.parquet", "summary.json"):
-            tracker.log_file(trained.tracking_run, Path(scores.folder) / name, "evaluation")
+            tracker.log_file(run_id, Path(scores.folder) / name, "evaluation")
         example = np.ascontiguousarray(pixels[::step, ::step])[None]
-        return tracker.register(package, trained.tracking_run, example)
+        return tracker.register(package, run_id, example)

@@ -32,6 +32,7 @@ class Version:
     Attributes:
         name, version: as the registry has them.
         weights_sha256: of its weights.
+        manifest_sha256: of the rows it was trained and tested on.
         run_id: the tracking run it came from.
         aliases: such as "champion".
     """
@@ -39,6 +40,7 @@ class Version:
     name: str
     version: str
     weights_sha256: str
+    manifest_sha256: str
     run_id: str
     aliases: tuple[str, ...]
 
@@ -73,6 +75,13 @@ class Tracker:
         for parameter, value in _flat(parameters):
             self.client.log_param(run.info.run_id, parameter, value)
         return str(run.info.run_id)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether the server knows the run: a database may have been replaced since."""
+        try:
+            return bool(self.client.get_run(run_id))
+        except MlflowException:
+            return False
 
     def log_inputs(self, run_id: str, digests: Mapping[str, tuple[str, str]]) -> None:
         """Record the data sets of a run: context ("train", "test") -> (digest, where)."""
@@ -120,6 +129,7 @@ class Tracker:
                 name,
                 str(v.version),
                 v.tags.get("weights_sha256", ""),
+                v.tags.get("manifest_sha256", ""),
                 v.run_id or "",
                 tuple(sorted(aliases.get(str(v.version), []))),
             )
@@ -167,7 +177,7 @@ class Tracker:
             description=card_text(card),
             model_id=info.model_id,
         )
-        return Version(card.name, str(registered.version), card.weights_sha256, run_id, ())
+        return Version(card.name, str(registered.version), card.weights_sha256, card.manifest_sha256, run_id, ())
 
     def download(self, version: Version) -> Path:
         """The package of ``version`` as a local folder; fetched once.

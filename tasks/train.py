@@ -50,7 +50,7 @@ def training_data(cohort: Cohort, shards: Sequence[PreparedShard], preprocess: P
             for side, found in rows.items():
                 if sample.sample_id in sides[side]:
                     found.append((index, row))
-    digest = digest_of(cohort.digest, sorted(shard.key for shard in shards))
+    digest = digest_of(cohort.digest, sorted(shard.digest for shard in shards))
     return TrainingData(opened, rows["train"], rows["val"], digest, preprocess)
 
 
