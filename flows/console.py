@@ -65,7 +65,7 @@ class Lines:
         self.totals[stage] = self.totals.get(stage, 0) + total
         self.done.setdefault(stage, 0)
         if new:
-            self.console.print(f"{stage}: started, {total} to do", highlight=False)
+            self.console.print(f"{stage}: started", highlight=False)
 
     def advance(self, stage: str, units: int = 1, note: str = "") -> None:
         """Say so at each tenth of the way."""
@@ -79,7 +79,9 @@ class Lines:
             )
 
     def finish(self, stage: str, note: str = "") -> None:
-        """Say that it is done."""
+        """Say that it is done, if it ever began."""
+        if stage not in self.totals:
+            return
         self.console.print(f"{stage}: done" + (f", {note}" if note else ""), highlight=False)
 
 

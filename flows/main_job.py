@@ -20,7 +20,8 @@ from tasks.evaluate import code_version as evaluation_version
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest, plan_shards, render_phantoms
 from tasks.preprocess import preprocess_shard
-from tasks.records import Cohort, ConvertedShard, Evaluated, PreparedShard, RunSummary, Trained
+from tasks.progress import sink
+from tasks.records import Cohort, ConvertedShard, Evaluated, PlannedShard, PreparedShard, RunSummary, Trained
 from tasks.register import find_champion, register
 from tasks.report import publish_report
 from tasks.train import train
@@ -38,7 +39,7 @@ def main_job(config: RunConfig | None = None, home: Path | None = None, tracking
     device = pick_device(config.device)
     sources = _rendered(steps, config, store)
     ingested = ingest(sources, folder)
-    converted = _converted(steps, plan_shards(ingested, folder), ingested.images, store)
+    converted = _converted(steps, plan_shards(ingested, folder), store)
     cohort = assemble_cohort(ingested, converted, config.split, folder)
     shards = _preprocessed(steps, converted, config, store)
     trained = _trained(steps, cohort, shards, config, device, tracking_uri, store)
@@ -76,13 +77,15 @@ def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
     return sources
 
 
-def _converted(steps: Steps, plan: list, images: int, store: Path) -> list[ConvertedShard]:
+def _converted(steps: Steps, plan: list[PlannedShard], store: Path) -> list[ConvertedShard]:
     tasks = [
         steps.submit(convert_shard, outputs=[out / "rows.parquet"], key=shard.key, shard=shard, out=out)
         for shard in plan
         for out in [store / "converted" / shard.key]
     ]
-    return [task.result() for task in tasks]
+    shards: list[ConvertedShard] = [task.result() for task in tasks]
+    sink().finish("convert", f"{sum(s.images for s in shards)} images, {sum(s.refused for s in shards)} refused")
+    return shards
 
 
 def _preprocessed(steps: Steps, converted: list[ConvertedShard], config: RunConfig, store: Path) -> list[PreparedShard]:
@@ -94,7 +97,9 @@ def _preprocessed(steps: Steps, converted: list[ConvertedShard], config: RunConf
             out = store / "shards" / key
             parameters = {"key": key, "shard": shard, "config": config.preprocess, "structures": structures, "out": out}
             tasks.append(steps.submit(preprocess_shard, outputs=[out / "images.npy"], **parameters))
-    return [task.result() for task in tasks]
+    shards: list[PreparedShard] = [task.result() for task in tasks]
+    sink().finish("preprocess", f"{len(shards)} shards")
+    return shards
 
 
 def _trained(
