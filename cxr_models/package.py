@@ -37,6 +37,7 @@ class ModelCard(BaseModel):
         weights_sha256: digest of ``weights.safetensors``.
         manifest_sha256: digest of the rows the model was trained and tested on.
         test_rows: image digests of the test split: nothing was trained or tuned on them.
+        train_rows: image digests of what it was trained and validated on.
         commit: version of the code, "" where it is not known.
         seed, epochs: of the training.
         input: how a radiograph becomes input; its polarity is always MONOCHROME2, its range as the config says.
@@ -53,6 +54,7 @@ class ModelCard(BaseModel):
     weights_sha256: str = Field(min_length=64, max_length=64)
     manifest_sha256: str
     test_rows: tuple[str, ...]
+    train_rows: tuple[str, ...] = ()
     commit: str
     seed: int
     epochs: int

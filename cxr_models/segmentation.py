@@ -30,10 +30,15 @@ class SegmentationConfig(BaseModel):
 
     structures: tuple[Structure, ...] = (Structure.LUNG,)
     architecture: Literal["unet", "basic_unet"] = "unet"
-    channels: tuple[int, ...] = Field(default=(24, 48, 96, 192, 256), min_length=2)
+    channels: tuple[int, ...] = Field(default=(24, 48, 96, 128, 128, 128, 128), min_length=2)
     residual_units: int = Field(default=0, ge=0)
     normalisation: Literal["BATCH", "INSTANCE"] = "BATCH"
     activation: Literal["RELU", "LEAKYRELU", "PRELU"] = "RELU"
+
+    @property
+    def stride(self) -> int:
+        """What the side of the input must be a multiple of."""
+        return 16 if self.architecture == "basic_unet" else int(2 ** (len(self.channels) - 1))
 
 
 def on_device(network: nn.Module, device: str) -> nn.Module:
@@ -42,7 +47,7 @@ def on_device(network: nn.Module, device: str) -> nn.Module:
 
 
 def build_network(config: SegmentationConfig) -> nn.Module:
-    """The network: (B, 1, S, S) float -> (B, C, S, S) logits; S a multiple of 16, C = number of structures.
+    """The network: (B, 1, S, S) float -> (B, C, S, S) logits; S a multiple of ``config.stride``, C structures.
 
     Raises:
         ValueError: "basic_unet" without exactly six channel counts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
@@ -22,8 +22,8 @@ class RunConfig(BaseModel):
     """Everything that the main job does, step by step. Written into each run's folder.
 
     Attributes:
-        model_name: name in the registry. Models of synthetic data alone have a name of their own, so that they never
-            compete with models for patients.
+        model_name: name in the registry. Where every image with masks is a phantom it gets "-phantom" behind it, so
+            that such a model never competes with models for patients.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
@@ -36,12 +36,17 @@ class RunConfig(BaseModel):
     network: SegmentationConfig = SegmentationConfig()
     train: TrainConfig = TrainConfig()
     model_name: str = "cxr-lung"
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
-    def _with_lungs(self) -> RunConfig:
+    def _fits(self) -> RunConfig:
         if Structure.LUNG not in self.network.structures:
             raise ValueError(f"Expected `network.structures` to hold 'lung', but got {self.network.structures}")
+        if self.preprocess.size % self.network.stride:
+            raise ValueError(
+                f"Expected `preprocess.size` to be a multiple of {self.network.stride}, as the network's "
+                f"{len(self.network.channels)} levels need, but got {self.preprocess.size}"
+            )
         return self
 
 
@@ -53,12 +58,11 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
     """
     sources = sources or (SourceSpec("phantom"),)
     synthetic = all(source.kind == "phantom" for source in sources)
-    train = TrainConfig(epochs=30 if synthetic else 260, seed=seed)
+    train = TrainConfig(epochs=30 if synthetic else 340, seed=seed)
     config = RunConfig(
         sources=sources,
         phantom=PhantomConfig(seed=seed),
         train=train,
-        model_name="cxr-lung-phantom" if synthetic else "cxr-lung",
     )
     if preset == "demo":
         return config
@@ -66,7 +70,7 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
         update={
             "phantom": PhantomConfig(seed=seed, patients=256, size=512),
             "preprocess": PreprocessConfig(size=512),
-            "network": SegmentationConfig(channels=(32, 64, 128, 256, 512)),
+            "network": SegmentationConfig(channels=(32, 64, 128, 256, 512, 512, 512, 512)),
             "train": train.model_copy(update={"epochs": 60 if synthetic else 400, "batch_size": 16}),
         }
     )

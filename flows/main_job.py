@@ -42,14 +42,14 @@ def main_job(config: RunConfig | None = None, home: Path | None = None, tracking
     converted = _converted(steps, plan_shards(ingested, folder), store)
     cohort = assemble_cohort(ingested, converted, config.split, folder)
     shards = _preprocessed(steps, converted, config, store)
-    trained = _trained(steps, cohort, shards, config, device, tracking_uri, store)
+    name = f"{config.model_name}-phantom" if cohort.synthetic else config.model_name
+    trained = _trained(steps, cohort, shards, config, name, device, tracking_uri, store)
     scores = _evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
-    reigning = find_champion(tracking_uri, config.model_name, trained, home)
+    reigning = find_champion(tracking_uri, name, trained, home)
     rival = None
     if reigning is not None:
         rival = _evaluated(steps, cohort, Path(reigning.package), reigning.weights_sha256, device, store)
-    version = reigning.version if reigning else ""
-    registered = register(tracking_uri, config.model_name, cohort, trained, scores, rival, version, home)
+    registered = register(tracking_uri, name, cohort, trained, scores, rival, reigning, home)
     return publish_report(config.model_dump(mode="json"), cohort, trained, scores, registered, steps.tally(), folder)
 
 
@@ -79,7 +79,7 @@ def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
 
 def _converted(steps: Steps, plan: list[PlannedShard], store: Path) -> list[ConvertedShard]:
     tasks = [
-        steps.submit(convert_shard, outputs=[out / "rows.parquet"], key=shard.key, shard=shard, out=out)
+        steps.submit(convert_shard, outputs=[out / "rows.parquet", out / "dicom"], key=shard.key, shard=shard, out=out)
         for shard in plan
         for out in [store / "converted" / shard.key]
     ]
@@ -107,24 +107,25 @@ def _trained(
     cohort: Cohort,
     shards: list[PreparedShard],
     config: RunConfig,
+    name: str,
     device: str,
     tracking_uri: str,
     store: Path,
 ) -> Trained:
     settings = config.train.model_copy(update={"precision": resolve(config.train.precision, device)})
     parts = (cohort.digest, [s.digest for s in shards], config.preprocess, config.network, settings, device)
-    key = digest_of(*parts, config.model_name, training_version())[:32]
+    key = digest_of(*parts, name, training_version())[:32]
     out = store / "models" / key
     task = steps.submit(
         train,
-        outputs=[out / "package" / "weights.safetensors", out / "history.json"],
+        outputs=[out / "package" / "weights.safetensors", out / "package" / "card.json", out / "history.json"],
         key=key,
         cohort=cohort,
         shards=shards,
         preprocess=config.preprocess,
         network=config.network,
         config=settings,
-        model_name=config.model_name,
+        model_name=name,
         device=device,
         tracking_uri=tracking_uri,
         home=store.parent,
@@ -134,7 +135,7 @@ def _trained(
 
 
 def _evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
-    key = digest_of(weights, cohort.digest, evaluation_version())[:32]
+    key = digest_of(weights, cohort.digest, cohort.test_digest, evaluation_version())[:32]
     out = store / "evaluations" / key
     parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
-    return steps.submit(evaluate, outputs=[out / "summary.json"], **parameters).result()
+    return steps.submit(evaluate, outputs=[out / "summary.json", out / "scores.parquet"], **parameters).result()

@@ -30,8 +30,7 @@ def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
     with replacing_folder(out) as part:
         for sample in planned:
             try:
-                converted = convert_one(sample, part / "dicom")
-                rows.append(_moved(converted, part, out))
+                rows.append(_moved(_guarded(sample, part / "dicom"), part, out))
             except Refusal as refusal:
                 # The row is about the image; a sentence about its mask names the mask.
                 rejected.append(Rejected(sample.image_path, sample.source, "convert", refusal.reason, refusal.sentence))
@@ -39,6 +38,17 @@ def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
         write_manifest(rows, part / "rows.parquet")
         write_rejected(rejected, part / "rejected.parquet")
     return ConvertedShard(folder=str(out), key=key, images=len(rows), refused=len(rejected))
+
+
+def _guarded(sample: Sample, folder: Path) -> Sample:
+    """:func:`convert_one`, where no file, however odd, ends the run."""
+    try:
+        return convert_one(sample, folder)
+    except (Refusal, MemoryError, OSError):
+        raise
+    except Exception as error:
+        sentence = f"{sample.image_path}: reading it failed ({type(error).__name__}: {error}). Export the image again."
+        raise Refusal(Reason.UNDECODABLE, sentence, sample.image_path) from error
 
 
 def convert_one(sample: Sample, folder: Path) -> Sample:
@@ -85,6 +95,7 @@ def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config
         write_rejected(rejected, folder / "rejected.parquet")
         reasons = dict(Counter(str(row.reason) for row in rejected))
         raise ValueError(f"Expected at least one usable image, but all were refused: {reasons or 'no image found'}")
+    check_split([sample for sample in samples if sample.split is not None])
     samples, leaking = without_leaks(assign_split(samples, config))
     rejected += leaking
     write_rejected(rejected, folder / "rejected.parquet")
@@ -94,6 +105,8 @@ def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config
         manifest=str(folder / "manifest.parquet"),
         rejected=str(folder / "rejected.parquet"),
         digest=cohort_digest(samples),
+        test_digest=test_digest(samples),
+        synthetic={sample.source for sample in samples if sample.masks} == {"phantom"},
         counts=dict(Counter(str(sample.split) for sample in samples)),
         refused=len(rejected),
     )
@@ -102,7 +115,7 @@ def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config
 def without_leaks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
     """Refuse training images that are near-duplicates of held-back ones; held-back images stay.
 
-    Where the split came with the data, nothing is taken out: :func:`check_split` refuses it as a whole.
+    A split that came with the data has been refused as a whole by then (:func:`check_split`).
     """
     leaks = {train.sample_id: (held, train) for held, train in near_duplicates(samples)}
     rejected = [
@@ -117,6 +130,12 @@ def without_leaks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejecte
         for held, train in leaks.values()
     ]
     return [sample for sample in samples if sample.sample_id not in leaks], rejected
+
+
+def test_digest(samples: Sequence[Sample]) -> str:
+    """Digest of the test rows with the names that scores carry: a moved file or a corrected patient is scored anew."""
+    rows = [[s.image_sha256, s.image_path, s.dicom_path, s.patient_id, s.view] for s in samples if s.split == "test"]
+    return digest_of(sorted(rows, key=str))
 
 
 def cohort_digest(samples: Sequence[Sample]) -> str:

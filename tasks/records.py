@@ -37,11 +37,17 @@ class ConvertedShard(Record):
 
 
 class Cohort(Record):
-    """The whole cohort after conversion: split, checked, and with every refusal so far."""
+    """The whole cohort after conversion: split, checked, and with every refusal so far.
+
+    ``digest`` is of what a training reads; ``test_digest`` of the test rows as scores name them; ``synthetic`` says
+    that every image with masks is a phantom.
+    """
 
     manifest: str
     rejected: str
     digest: str
+    test_digest: str
+    synthetic: bool
     counts: dict[str, int]
     refused: int
 

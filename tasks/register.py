@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from prefect import task
 
-from cxr_models.package import rewrite_card
+from cxr_models.package import read_card, rewrite_card
 from data_catalog.manifest import read_manifest
 from data_catalog.reading import read_radiograph
+from tasks.evaluate import read_scores
 from tasks.progress import sink
 from tasks.records import Champion, Cohort, Evaluated, Registered, Trained
 from tasks.tracking import Tracker, Version
-from tasks.train import labelled
+from tasks.train import labelled, sources_used
 
 EXAMPLE_SIDE = 256
 
@@ -39,7 +40,7 @@ def register(
     trained: Trained,
     challenger: Evaluated,
     champion: Evaluated | None,
-    champion_version: str,
+    reigning: Champion | None,
     home: Path,
 ) -> Registered:
     """Register the trained model once, and decide on the aliases from scores on the same test rows.
@@ -52,7 +53,10 @@ def register(
     versions = tracker.versions(model_name)
     known = next((v for v in versions if (v.weights_sha256, v.manifest_sha256) == wanted), None)
     version = known or _new_version(tracker, cohort, trained, challenger)
-    wins = champion is None or challenger.dice > champion.dice
+    mine, theirs = challenger.dice, None
+    if champion is not None:
+        mine, theirs = on_common_rows(challenger, champion, cohort, reigning)
+    wins = champion is None or (theirs is not None and mine > theirs)
     if known is None or not known.aliases:
         tracker.set_alias(version, "challenger")
     if wins and "champion" not in version.aliases:
@@ -64,20 +68,37 @@ def register(
         version=version.version,
         aliases=current.aliases,
         new=known is None,
-        decision=_decision(version, challenger, champion, champion_version),
-        champion_version=version.version if wins else champion_version,
-        champion_dice=None if champion is None else champion.dice,
+        decision=_decision(version.version, reigning.version if reigning else "", mine, theirs, challenger.images),
+        champion_version=reigning.version if reigning and not wins else version.version,
+        champion_dice=theirs,
         challenger_dice=challenger.dice,
     )
 
 
-def _decision(version: Version, challenger: Evaluated, champion: Evaluated | None, champion_version: str) -> str:
-    mine = f"version {version.version} has Dice {challenger.dice:.4f} on {challenger.images} test images"
-    if champion is None:
-        return f"{mine}; there is no other champion to beat, so it is champion."
-    theirs = f"champion version {champion_version} has {champion.dice:.4f} on the same images"
-    verdict = "it becomes champion" if challenger.dice > champion.dice else "the champion stays"
-    return f"{mine}; {theirs}: {verdict}."
+def on_common_rows(
+    challenger: Evaluated, champion: Evaluated, cohort: Cohort, reigning: Champion | None
+) -> tuple[float, float | None]:
+    """Mean Dice of both on the test rows that the champion was not trained on; None for it where there are none."""
+    seen = set(read_card(Path(reigning.package)).train_rows) if reigning else set()
+    samples = labelled(read_manifest(Path(cohort.manifest)), "test")
+    fair = {sample.sample_id for sample in samples if sample.image_sha256 not in seen}
+    if not fair:
+        return challenger.dice, None
+    means = []
+    for evaluated in (challenger, champion):
+        rows = read_scores(Path(evaluated.folder))
+        means.append(float(np.mean([row.dice for row in rows if row.sample_id in fair])))
+    return means[0], means[1]
+
+
+def _decision(version: str, champion_version: str, mine: float, theirs: float | None, images: int) -> str:
+    text = f"version {version} has Dice {mine:.4f} on {images} test images"
+    if not champion_version:
+        return f"{text}; there is no other champion to beat, so it is champion."
+    if theirs is None:
+        return f"{text}; champion version {champion_version} was trained on all of them, so the champion stays."
+    verdict = "it becomes champion" if mine > theirs else "the champion stays"
+    return f"{text}; champion version {champion_version} has {theirs:.4f} on those that it never saw: {verdict}."
 
 
 def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Evaluated) -> Version:
@@ -96,7 +117,7 @@ def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Eva
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         shutil.copytree(trained.package, package)
-        card = rewrite_card(package, metrics=metrics)
+        card = rewrite_card(package, metrics=metrics, sources=sources_used(read_manifest(Path(cohort.manifest))))
         if card.weights_sha256 != trained.weights_sha256:
             raise ValueError(f"Expected weights {trained.weights_sha256}, but rewriting gave {card.weights_sha256}")
         run_id = trained.tracking_run

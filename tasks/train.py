@@ -96,36 +96,43 @@ def card_fields(
 ) -> dict[str, Any]:
     """The card's fields that are known before the model is measured."""
     samples = read_manifest(Path(cohort.manifest))
-    used: dict[tuple[str, str, str], int] = {}
-    for sample in samples:
-        if sample.split in ("train", "val") and sample.masks:
-            entry = (sample.source, sample.licence, sample.source_url)
-            used[entry] = used.get(entry, 0) + 1
     return {
         "name": name,
         "manifest_sha256": cohort.digest,
         "test_rows": tuple(sorted(s.image_sha256 for s in labelled(samples, "test"))),
+        "train_rows": tuple(sorted(s.image_sha256 for s in samples if s.split in ("train", "val") and s.masks)),
         "commit": code_commit(),
         "seed": config.seed,
         "epochs": config.epochs,
         "input": preprocess,
         "network": network,
         "training": config.model_dump(mode="json"),
-        "sources": tuple(
-            {"source": source, "licence": licence, "url": url, "images": count}
-            for (source, licence, url), count in sorted(used.items())
-        ),
-        "synthetic": {sample.source for sample in samples} == {"phantom"},
+        "sources": sources_used(samples),
+        "synthetic": cohort.synthetic,
     }
 
 
+def sources_used(samples: Sequence[Sample]) -> tuple[dict[str, Any], ...]:
+    """Source, licence and origin of the images that were trained on, with their number."""
+    used: dict[tuple[str, str, str], int] = {}
+    for sample in samples:
+        if sample.split in ("train", "val") and sample.masks:
+            entry = (sample.source, sample.licence, sample.source_url)
+            used[entry] = used.get(entry, 0) + 1
+    return tuple(
+        {"source": source, "licence": licence, "url": url, "images": count}
+        for (source, licence, url), count in sorted(used.items())
+    )
+
+
 def code_commit() -> str:
-    """Git commit of the checkout this runs from, "" outside one."""
+    """Git commit of the checkout this runs from, with "-dirty" where files differ from it; "" outside a checkout."""
     root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=5
-        )
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
     return result.stdout.strip()
