@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from monai.networks.nets import BasicUNet, UNet
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from data_catalog.radiograph import Structure
@@ -35,6 +35,12 @@ class SegmentationConfig(BaseModel):
     normalisation: Literal["BATCH", "INSTANCE"] = "BATCH"
     activation: Literal["RELU", "LEAKYRELU", "PRELU"] = "RELU"
 
+    @model_validator(mode="after")
+    def _six_for_basic(self) -> SegmentationConfig:
+        if self.architecture == "basic_unet" and len(self.channels) != 6:
+            raise ValueError(f"Expected six `channels` for basic_unet, but got {len(self.channels)}: {self.channels}")
+        return self
+
     @property
     def stride(self) -> int:
         """What the side of the input must be a multiple of."""
@@ -47,11 +53,7 @@ def on_device(network: nn.Module, device: str) -> nn.Module:
 
 
 def build_network(config: SegmentationConfig) -> nn.Module:
-    """The network: (B, 1, S, S) float -> (B, C, S, S) logits; S a multiple of ``config.stride``, C structures.
-
-    Raises:
-        ValueError: "basic_unet" without exactly six channel counts.
-    """
+    """The network: (B, 1, S, S) float -> (B, C, S, S) logits; S a multiple of ``config.stride``, C structures."""
     outputs = len(config.structures)
     if config.architecture == "unet":
         return UNet(
@@ -64,8 +66,6 @@ def build_network(config: SegmentationConfig) -> nn.Module:
             act=config.activation,
             norm=config.normalisation,
         )
-    if len(config.channels) != 6:
-        raise ValueError(f"Expected six `channels` for basic_unet, but got {len(config.channels)}: {config.channels}")
     return BasicUNet(
         spatial_dims=2,
         in_channels=1,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,8 +212,9 @@ def describe(data: TrainingData, network: SegmentationConfig, config: TrainConfi
 
 
 def code_version() -> str:
-    """Digest of the sources that decide which weights come out."""
-    return source_digest(sys.modules[__name__], augment_module, checkpoint_module, losses, precision, segmentation)
+    """Digest of the sources and libraries that decide which weights come out."""
+    sources = source_digest(sys.modules[__name__], augment_module, checkpoint_module, losses, precision, segmentation)
+    return digest_of(sources, torch.__version__, version("monai"))
 
 
 def _new_state(network: SegmentationConfig, config: TrainConfig, steps_per_epoch: int, device: str) -> TrainingState:

@@ -55,10 +55,30 @@ def decoded(dataset: Dataset, data: bytes) -> npt.NDArray[Any]:
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if syntax in JPEG2000TransferSyntaxes:
         return _jpeg2000(dataset)
+    if syntax.is_encapsulated and syntax != RLELossless:
+        _check_jpeg_size(dataset)
     if syntax in ISOLATED:
         return _isolated(data)
     dataset.pixel_array_options(correct_unused_bits=False, decoding_plugin=PLUGINS.get(syntax, ""))
     return dataset.pixel_array
+
+
+def _check_jpeg_size(dataset: Dataset) -> None:
+    """Refuse a JPEG or JPEG-LS stream of another size than the image, before a decoder makes room for it.
+
+    The frame header (T.81 B.2.2, T.87 C.2.2) is the first SOF segment: length, precision, lines, samples per line.
+    """
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            found = (int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big"))
+            if found != (dataset.Rows, dataset.Columns):
+                size = f"{dataset.Columns} x {dataset.Rows}"
+                raise ValueError(f"the JPEG stream is {found[1]} x {found[0]}, not {size}")
+            return
+        at += 1 if marker == 0xFF else 2 + length
 
 
 def _jpeg2000(dataset: Dataset) -> npt.NDArray[Any]:

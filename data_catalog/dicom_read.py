@@ -24,6 +24,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from data_catalog.deflated import check_inflated_size
 from data_catalog.dicom_decode import decoded
 from data_catalog.dicom_display import displayed
 from data_catalog.dicom_rules import check_chest_radiograph
@@ -139,6 +140,7 @@ def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
         start = stream.read(132)
         if not looks_like_dicom(start):
             raise _not_dicom(path, start)
+        check_inflated_size(stream, start, path)
         stream.seek(0)
         try:
             dataset = read_partial(stream, stop_when=stop, force=start[128:] != b"DICM")
@@ -241,13 +243,13 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
         raise _undecodable(path, error) from error
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
+    if array.shape[:2] != header.shape:
+        raise _undecodable(path, ValueError(f"the pixels come out as {array.shape}, not as {header.shape}"))
     if array.ndim == 3:
         if not (array == array[..., :1]).all():
             raise _colour(path, str(dataset.PhotometricInterpretation))
         array = array[..., 0]
         dataset.PhotometricInterpretation = "MONOCHROME2"
-    if array.ndim != 2 or array.shape != header.shape:
-        raise _undecodable(path, ValueError(f"the pixels come out as {array.shape}, not as {header.shape}"))
     try:
         return dataset, _cleaned(array, dataset)
     except Exception as error:

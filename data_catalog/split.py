@@ -49,7 +49,7 @@ def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]
     """Give every row a split. A patient's side depends on the patient's id and the salt alone.
 
     Rows that come with a split of their own (the official one of a data set) keep it. With so few patients that a side
-    would be empty, the patients nearest to it are moved.
+    would have no image with masks, the patients nearest to it are moved.
 
     Raises:
         ValueError: fewer than three patients.
@@ -61,12 +61,13 @@ def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]
             f"Expected at least 3 patients to split into train, val and test, but got {len(patients)}: {patients}. "
             "Add patients, or predict with a trained model instead."
         )
+    labelled = {s.patient_id for s in samples if s.masks} or set(patients)
     sides = given | {p: _side(_draw(p, config.salt), config) for p in patients if p not in given}
-    free = [p for p in patients if p not in given]
+    free = [p for p in patients if p not in given and p in labelled]
     for index, side in enumerate(("test", "val")):
-        if side not in sides.values() and index < len(free):
+        if side not in {sides[p] for p in labelled} and index < len(free):
             sides[free[index]] = side
-    if "train" not in sides.values() and free:
+    if "train" not in {sides[p] for p in labelled} and free:
         sides[free[-1]] = "train"
     return [s if s.split is not None else s.with_(split=sides[s.patient_id]) for s in samples]
 

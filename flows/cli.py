@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -71,7 +72,7 @@ def run(
     if as_json:
         print(json.dumps(summary.model_dump(mode="json") | {"recomputed": summary.recomputed}))
     elif not quiet:
-        Console(soft_wrap=True).print(summary_text(summary, settings.home), highlight=False)
+        Console(soft_wrap=True).print(summary_text(summary, settings.home), highlight=False, markup=False)
     raise typer.Exit(PARTLY if summary.refused else DONE)
 
 
@@ -98,6 +99,7 @@ def predict(
             raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
         settings = _settings(home)
         apply_environment(settings)
+        warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
         summary = _predict(paths, out, model, settings, sixteen_bit_png, quiet or as_json)
     _show_prediction(summary, out, quiet, as_json)
     raise typer.Exit(PARTLY if summary["refused"] else DONE)
@@ -107,11 +109,14 @@ def _predict(
     paths: list[Path], out: Path, model: str, settings: Settings, sixteen_bit: bool, quiet: bool
 ) -> dict[str, Any]:
     from flows.console import showing_progress
+    from flows.home import UsageError
     from tasks.predict import find_model, predict_all, summarise
 
     folder, name = find_model(model, settings.mlflow_tracking_uri, settings.home)
     with showing_progress(quiet):
         results = predict_all(paths, out, folder, name, sixteen_bit=sixteen_bit)
+    if not results:
+        raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
     return summarise(results, folder)
 
 
@@ -123,7 +128,7 @@ def _show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: b
         return
     console = Console(soft_wrap=True)
     for row in summary["rejected"]:
-        console.print(f"[yellow]refused[/] {row['input']}: {row['reason']}. {row['sentence']}", highlight=False)
+        console.print(f"refused {row['input']}: {row['reason']}. {row['sentence']}", highlight=False, markup=False)
     console.print(
         f"{summary['done']} done, {summary['refused']} refused with {summary['model']}; results in {out}",
         highlight=False,
@@ -157,7 +162,7 @@ def up(home: Home = None) -> None:
 
 
 def _settings(home: Path | None) -> Settings:
-    from flows.run import UsageError
+    from flows.home import UsageError
 
     try:
         return load_settings(home)
@@ -168,7 +173,7 @@ def _settings(home: Path | None) -> Settings:
 @contextmanager
 def reporting_errors(as_json: bool) -> Iterator[None]:
     """Turn exceptions into one sentence and an exit code; the traceback goes to a log only where it helps."""
-    from flows.run import UsageError
+    from flows.home import UsageError
 
     try:
         yield

@@ -13,6 +13,7 @@ from cxr_models.training import code_version as training_version
 from data_catalog.digest import digest_of
 from data_catalog.sources import SourceSpec
 from flows.config import RunConfig, make_config
+from flows.home import alone_in
 from flows.settings import load_settings
 from tasks.caching import Steps
 from tasks.convert import assemble_cohort, convert_shard
@@ -35,10 +36,15 @@ def main_job(config: RunConfig | None = None, home: Path | None = None, tracking
     the demo preset, and home and registry of the worker's environment.
     """
     config, home, tracking_uri = _defaults(config, home, tracking_uri)
+    with alone_in(home):
+        return _main_job(config, home, tracking_uri)
+
+
+def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     steps, store, folder = Steps(), home / "store", run_folder(config, home)
     device = pick_device(config.device)
     sources = _rendered(steps, config, store)
-    ingested = ingest(sources, folder)
+    ingested = ingest(sources, folder, store / "unpacked")
     converted = _converted(steps, plan_shards(ingested, folder), store)
     cohort = assemble_cohort(ingested, converted, config.split, folder)
     shards = _preprocessed(steps, converted, config, store)

@@ -13,24 +13,16 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from flows.console import showing_progress
+from flows.home import UsageError, check_home
 from flows.servers import live_servers, prefect_server
 from flows.settings import Settings, apply_environment
 
 if TYPE_CHECKING:
     from flows.config import Preset, RunConfig
     from tasks.records import RunSummary
-
-
-class UsageError(ValueError):
-    """What was asked for cannot be done as asked: exit code 2."""
-
-
-class HomeBusyError(RuntimeError):
-    """Another run works in the same home."""
 
 
 def read_config(sources: Sequence[str], preset: Preset, seed: int, file: Path | None) -> RunConfig:
@@ -51,7 +43,7 @@ def read_config(sources: Sequence[str], preset: Preset, seed: int, file: Path | 
         raise UsageError(f"{file or 'The configuration'} cannot be used. {'; '.join(wrong)}") from error
     except KeyError as error:
         raise UsageError(f"{file}: expected every entry of `sources` to have a `kind`, but one has not") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TypeError, AttributeError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -72,21 +64,15 @@ def run_main_job(
         UsageError: see :func:`read_config`.
         HomeBusyError: another run works in this home.
     """
+    check_home(settings.home)
     apply_environment(settings)
     config = read_config(sources, preset, seed, file)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.home / "run.lock", timeout=0)
-    try:
-        with lock, showing_progress(quiet), prefect_server(settings), stopping_at_once():
-            from flows.main_job import main_job
+    with showing_progress(quiet), prefect_server(settings), stopping_at_once():
+        from flows.main_job import main_job
 
-            if settings.prefect_api_url is None and live_servers(settings) is None:
-                close_dead_runs()
-            return _beside(main_job, config, settings.home, settings.mlflow_tracking_uri)
-    except Timeout as error:
-        raise HomeBusyError(
-            f"Another `cxr run` works in {settings.home}. Wait for it, or give this one a home of its own (--home)."
-        ) from error
+        if settings.prefect_api_url is None and live_servers(settings) is None:
+            close_dead_runs()
+        return _beside(main_job, config, settings.home, settings.mlflow_tracking_uri)
 
 
 def _beside(flow: Callable[..., RunSummary], *arguments: object) -> RunSummary:
@@ -140,7 +126,7 @@ def summary_text(summary: RunSummary, home: Path) -> str:
     split = ", ".join(f"{count} {side}" for side, count in sorted(summary.counts.items()))
     aliases = f" ({', '.join(summary.aliases)})" if summary.aliases else ""
     lines = [
-        f"[bold]Test Dice {summary.dice:.4f}[/] (95 % interval {summary.dice_low:.4f} to {summary.dice_high:.4f})",
+        f"Test Dice  {summary.dice:.4f} (95 % interval {summary.dice_low:.4f} to {summary.dice_high:.4f})",
         f"Images     {summary.images} used ({split}), {summary.refused} refused",
         f"Model      {summary.model} version {summary.version}{aliases}",
         f"Work       {work}",

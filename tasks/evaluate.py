@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from prefect import task
 
 import data_catalog
+import tasks.preprocess
 from cxr_models import metrics, overlay, package, predictor, segmentation
 from cxr_models.metrics import Interval, bootstrap_mean, overlap
 from cxr_models.overlay import draw_overlay, write_png
@@ -130,7 +131,8 @@ def draw_cases(
 
 def code_version() -> str:
     """Digest of the sources that decide which scores a model gets."""
-    return source_digest(sys.modules[__name__], metrics, overlay, package, predictor, segmentation, data_catalog)
+    modules = (sys.modules[__name__], tasks.preprocess, metrics, overlay, package, predictor, segmentation)
+    return source_digest(*modules, data_catalog)
 
 
 def read_scores(folder: Path) -> list[Score]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from prefect import task
 
 import data_catalog
+import tasks.convert
+import tasks.preprocess
 from cxr_models.phantom import PhantomConfig, render_cohort
 from data_catalog.digest import digest_of, source_digest
 from data_catalog.manifest import Sample, read_manifest, write_manifest
@@ -29,14 +34,21 @@ def render_phantoms(key: str, config: PhantomConfig, out: Path) -> str:
 
 
 @task(name="ingest")
-def ingest(sources: Sequence[SourceSpec], folder: Path) -> Ingested:
-    """Read every source into one manifest. Always runs: only looking at the files can tell whether they changed."""
+def ingest(sources: Sequence[SourceSpec], folder: Path, unpacked: Path) -> Ingested:
+    """Read every source into one manifest; archives are unpacked into ``unpacked``.
+
+    Always runs: only looking at the files can tell whether they changed.
+    """
     sink().start("ingest", len(sources))
     samples: list[Sample] = []
     rejected: list[Rejected] = []
     for source in sources:
-        for item in ADAPTERS[source.kind](Path(source.path), folder / "unpacked"):
-            (samples if isinstance(item, Sample) else rejected).append(item)  # type: ignore[arg-type]
+        for item in ADAPTERS[source.kind](Path(source.path), unpacked):
+            item = with_writable_name(item)
+            if isinstance(item, Sample):
+                samples.append(item)
+            else:
+                rejected.append(item)
         sink().advance("ingest")
     samples, repeated = without_repeats(samples)
     write_manifest(samples, folder / "ingested.parquet")
@@ -48,6 +60,18 @@ def ingest(sources: Sequence[SourceSpec], folder: Path) -> Ingested:
         images=len(samples),
         refused=len(rejected) + len(repeated),
     )
+
+
+def with_writable_name(item: Sample | Rejected) -> Sample | Rejected:
+    """``item``, or a refusal where its path holds bytes that are no UTF-8: no table could name it."""
+    path = item.image_path if isinstance(item, Sample) else item.path
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    if shown == path:
+        return item
+    if isinstance(item, Sample):
+        sentence = f"{shown}: expected a path in UTF-8, but it holds other bytes. Rename the file or its folder."
+        return Rejected(shown, item.source, "ingest", Reason.UNREADABLE, sentence)
+    return replace(item, path=shown, sentence=item.sentence.encode("utf-8", "backslashreplace").decode())
 
 
 def without_repeats(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
@@ -68,7 +92,7 @@ def without_repeats(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejec
 @task(name="plan-shards")
 def plan_shards(ingested: Ingested, folder: Path) -> list[PlannedShard]:
     """Deal the manifest into shards; a shard's key is the digest of its rows and of the files behind them."""
-    shards, code = [], source_digest(data_catalog)
+    shards, code = [], [source_digest(data_catalog, tasks.convert, tasks.preprocess), versions()]
     for rows in bucket_rows(read_manifest(Path(ingested.manifest))):
         key = digest_of(code, [_identity(sample) for sample in rows])[:32]
         path = folder / "planned" / f"{key}.parquet"
@@ -76,6 +100,11 @@ def plan_shards(ingested: Ingested, folder: Path) -> list[PlannedShard]:
             write_manifest(rows, path)
         shards.append(PlannedShard(rows=str(path), key=key))
     return shards
+
+
+def versions() -> list[str]:
+    """Versions of the libraries that decode and resize: another one may give other pixels."""
+    return [f"{name} {version(name)}" for name in ("numpy", "opencv-python-headless", "pydicom", "pillow")]
 
 
 def _identity(sample: Sample) -> list[object]:

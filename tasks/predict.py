@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from glob import escape as glob_escape
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from cxr_models.overlay import draw_overlay, write_png
 from cxr_models.package import BUNDLED, PackageError, read_card
@@ -17,10 +21,11 @@ from cxr_models.predictor import Prediction, Segmenter
 from data_catalog.atomic import replacing
 from data_catalog.radiograph import Radiograph, Structure
 from data_catalog.reading import read_radiograph
-from data_catalog.refusals import Refusal
+from data_catalog.refusals import Reason, Refusal
 from tasks.progress import sink
 
 TABLE = "results.parquet"
+MAX_STEM_BYTES = 180
 REAL, SYNTHETIC = "cxr-lung", "cxr-lung-phantom"
 
 
@@ -85,10 +90,13 @@ def find_model(wanted: str, tracking_uri: str, home: Path) -> tuple[Path, str]:
     bundled = BUNDLED / REAL
     if wanted == "bundled" and (bundled / "card.json").is_file():
         return bundled, "bundled"
-    found = _registered(REAL, "champion" if wanted == "auto" else wanted, tracking_uri, home)
     if wanted == "auto" and (bundled / "card.json").is_file():
-        return _better(found, (bundled, "bundled"))
-    found = found or _registered(SYNTHETIC, wanted, tracking_uri, home)
+        try:
+            return _better(_registered(REAL, "champion", tracking_uri, home), (bundled, "bundled"))
+        except PackageError as error:
+            return bundled, f"bundled (the champion cannot be had: {error})"
+    alias = "champion" if wanted == "auto" else wanted
+    found = _registered(REAL, alias, tracking_uri, home) or _registered(SYNTHETIC, alias, tracking_uri, home)
     if found is None:
         raise PackageError(
             f"No model {wanted!r}: expected a folder with card.json and weights.safetensors, `bundled`, or an alias in "
@@ -120,21 +128,41 @@ def _registered(name: str, alias: str, tracking_uri: str, home: Path) -> tuple[P
     return tracker.download(version), f"{name} version {version.version}"
 
 
-def input_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files behind ``paths``: folders are walked, sorted; hidden files and DICOMDIR indices are passed over."""
-    seen = set()
+def input_files(paths: Sequence[Path], out: Path | None = None) -> Iterator[Path | Refusal]:
+    """The files behind ``paths``, each once; folders are walked in order of name.
+
+    Passed over are hidden files, DICOMDIR indices, and what lies under ``out``: results are no inputs. A folder that
+    cannot be listed, or is a link (which may lead round in circles), is yielded as a refusal.
+    """
+    seen: set[Path] = set()
+    apart = out.resolve() if out else None
     for path in paths:
-        files = [path]
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if not p.is_dir() and not _hidden(p.relative_to(path)))
-        for file in files:
-            if file.name != "DICOMDIR" and file.absolute() not in seen:
-                seen.add(file.absolute())
-                yield file
+        for item in _walked(path) if path.is_dir() else [path]:
+            if isinstance(item, Refusal):
+                yield item
+            elif item.name != "DICOMDIR" and item.absolute() not in seen:
+                seen.add(item.absolute())
+                if apart is None or not item.resolve().is_relative_to(apart):
+                    yield item
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _walked(folder: Path) -> Iterator[Path | Refusal]:
+    failed: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=failed.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            path = Path(root) / name
+            if path.is_symlink():
+                yield Refusal(Reason.UNREADABLE, f"{path}: a link to a folder is not followed. Name the folder.", path)
+        yield from (Path(root) / name for name in sorted(files) if not name.startswith("."))
+    for error in failed:
+        text = f"{error.filename}: the folder cannot be listed ({error.strerror}). Give yourself the right to read it."
+        yield Refusal(Reason.UNREADABLE, text, str(error.filename))
+
+
+def text_of(path: Path) -> str:
+    """``path`` as text that can be written anywhere: bytes that are no UTF-8 are shown as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def predict_all(paths: Sequence[Path], out: Path, model: Path, model_name: str, *, sixteen_bit: bool) -> list[Result]:
@@ -147,32 +175,52 @@ def predict_all(paths: Sequence[Path], out: Path, model: Path, model_name: str, 
         model_name: for the rows.
         sixteen_bit: read 16-bit PNG as if all 16 bits were used.
     """
-    files = list(input_files(paths))
-    sink().start("predict", len(files))
+    found = list(input_files(paths, out))
+    sink().start("predict", len(found))
     segmenter = Segmenter(model)
     out.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
-    results = []
-    for file in files:
+    results: list[Result] = []
+    with FileLock(out / ".lock"):
         try:
-            radiograph = read_radiograph(file, allow_sixteen_bit=sixteen_bit)
-            folder = free_folder(out, file, taken)
-            results.append(
-                write_prediction(radiograph, segmenter.predict(radiograph), file, folder, segmenter, model_name)
-            )
-        except Refusal as refusal:
-            results.append(_refused(file, refusal, segmenter, model_name))
-        sink().advance("predict")
-    write_results(results, out / TABLE)
+            for item in found:
+                results.append(_one(item, out, taken, segmenter, model_name, sixteen_bit))
+                sink().advance("predict")
+        finally:  # also what was done before an interruption is written down
+            write_results(results, out / TABLE)
     refused = sum(result.status == "refused" for result in results)
     sink().finish("predict", f"{len(results) - refused} done, {refused} refused")
     return results
 
 
+def _one(
+    item: Path | Refusal, out: Path, taken: set[str], segmenter: Segmenter, model_name: str, sixteen_bit: bool
+) -> Result:
+    """One input: its files and its row, or the row that says why not. No file, however odd, ends the others."""
+    if isinstance(item, Refusal):
+        return _refused(Path(item.path), item, segmenter, model_name)
+    try:
+        radiograph = read_radiograph(item, allow_sixteen_bit=sixteen_bit)
+        folder = free_folder(out, item, taken)
+        return write_prediction(radiograph, segmenter.predict(radiograph), item, folder, segmenter, model_name)
+    except Refusal as refusal:
+        reason = refusal
+    except (Exception, MemoryError) as error:
+        reason = Refusal(Reason.UNDECODABLE, f"{item}: it could not be used ({type(error).__name__}: {error}).", item)
+    _remove_earlier(out, item)
+    return _refused(item, reason, segmenter, model_name)
+
+
+def _remove_earlier(out: Path, file: Path) -> None:
+    """Remove what an earlier call made of ``file``, which is refused now: an old mask must not pass for a new one."""
+    for record in out.glob(f"{glob_escape(_stem(file))}*/result.json"):
+        if _owner(record.parent) == text_of(file.absolute()):
+            shutil.rmtree(record.parent)
+
+
 def free_folder(out: Path, file: Path, taken: set[str]) -> Path:
     """``out/<stem>``, or ``out/<stem>-2`` and so on where another input (of this or an earlier call) has that name."""
-    stem = file.stem if file.stem not in (".", "..", "") else "image"
-    number = 1
+    stem, number = _stem(file), 1
     while True:
         name = stem if number == 1 else f"{stem}-{number}"
         folder = out / name
@@ -182,14 +230,24 @@ def free_folder(out: Path, file: Path, taken: set[str]) -> Path:
         number += 1
 
 
+def _stem(file: Path) -> str:
+    """The file's name without its ending, short enough for a folder's name with a number behind it."""
+    return text_of(Path(file.stem)).encode()[:MAX_STEM_BYTES].decode("utf-8", "ignore").strip(".") or "image"
+
+
 def _may_write(folder: Path, file: Path) -> bool:
     if not folder.exists():
         return True
+    owner = _owner(folder)
+    return (folder.is_dir() and not any(folder.iterdir())) if owner is None else owner == text_of(file.absolute())
+
+
+def _owner(folder: Path) -> str | None:
+    """The input that ``folder`` holds the results of; None where it does not say."""
     try:
-        owner = json.loads((folder / "result.json").read_text(encoding="utf-8"))["input"]
+        return str(json.loads((folder / "result.json").read_text(encoding="utf-8"))["input"])
     except (OSError, ValueError, KeyError, TypeError):
-        return folder.is_dir() and not any(folder.iterdir())
-    return bool(owner == str(file.absolute()))
+        return None
 
 
 def write_prediction(
@@ -201,7 +259,7 @@ def write_prediction(
     write_png(folder / "overlay.png", draw_overlay(radiograph.pixels, lung, side=1024))
     spacing = radiograph.spacing
     result = Result(
-        input=str(file.absolute()),
+        input=text_of(file.absolute()),
         status="done",
         folder=folder.name,
         reason="",
@@ -226,11 +284,11 @@ def write_prediction(
 
 def _refused(file: Path, refusal: Refusal, segmenter: Segmenter, model_name: str) -> Result:
     return Result(
-        input=str(file.absolute()),
+        input=text_of(file.absolute()),
         status="refused",
         folder="",
         reason=str(refusal.reason),
-        sentence=refusal.sentence,
+        sentence=refusal.sentence.encode("utf-8", "backslashreplace").decode(),
         sha256="",
         height=None,
         width=None,

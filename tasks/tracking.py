@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -87,7 +88,7 @@ class Tracker:
         """Record the data sets of a run: context ("train", "test") -> (digest, where)."""
         inputs = [
             DatasetInput(
-                Dataset(f"cxr-{context}", digest[:36], "local", f'{{"uri": "{where}"}}'),
+                Dataset(f"cxr-{context}", digest[:36], "local", json.dumps({"uri": where})),
                 [InputTag("mlflow.data.context", context)],
             )
             for context, (digest, where) in digests.items()
@@ -191,12 +192,11 @@ class Tracker:
             try:
                 with replacing_folder(target) as part:
                     mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri, dst_path=str(part))
+                    if not list(part.rglob("card.json")):  # MLflow finds nothing without a word
+                        raise OSError("there is no card.json among them")
             except (MlflowException, OSError) as error:
                 raise PackageError(f"{uri}: the registry at {self.uri} does not give its files: {error}") from error
-        cards = sorted(target.rglob("card.json"))
-        if not cards:
-            raise PackageError(f"{uri}: expected a card.json among its artifacts, but there is none")
-        return cards[0].parent
+        return next(target.rglob("card.json")).parent
 
     def finish(self, run_id: str) -> None:
         """Mark the run as finished."""

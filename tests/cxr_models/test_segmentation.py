@@ -30,7 +30,7 @@ def test_the_default_has_only_layers_that_fold_and_quantise():
 
 def test_too_few_channels_for_a_basic_unet_are_an_error():
     with pytest.raises(ValueError, match="six `channels`"):
-        build_network(SegmentationConfig(architecture="basic_unet", channels=(4, 8)))
+        SegmentationConfig(architecture="basic_unet", channels=(4, 8))
 
 
 def test_devices_and_precision():

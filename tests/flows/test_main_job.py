@@ -1,5 +1,6 @@
 """The main job from the command line, small and for real: Prefect, MLflow on SQLite, DICOM files, a report."""
 
+import csv
 import json
 import os
 import shutil
@@ -190,6 +191,43 @@ def test_a_challenger_that_is_worse_does_not_become_champion(first_run, workplac
     assert "the champion stays" in summary["decision"]
 
 
+def test_a_challenger_that_is_better_becomes_champion(first_run, workplace):
+    arguments = ("--source", f"pairs={first_run['data']}", "--home", first_run["home"])
+    summary = run_json(*arguments, "--config", small_config(workplace, 30))
+    assert summary["aliases"] == ["challenger", "champion"]
+    assert "it becomes champion" in summary["decision"]
+    assert summary["dice"] > 0.8
+
+
+def test_moved_data_and_a_corrected_patient_are_scored_anew(first_run, workplace):
+    moved = workplace / "moved"
+    shutil.copytree(first_run["data"], moved)
+    arguments = ("--home", first_run["home"], "--config", first_run["config"])
+    summary = run_json("--source", f"pairs={moved}", *arguments)
+    assert summary["steps"]["train"] == {"ran": 0, "cached": 1}
+    assert str(moved) in Path(summary["report"]).read_text() or summary["steps"]["evaluate"]["ran"] == 1
+
+
+def test_a_given_split_that_leaks_is_refused_as_a_whole(workplace, pairs_folder):
+    data = pairs_folder(workplace / "leak", 12)
+    lines = (data / "manifest.csv").read_text().splitlines()
+    sides = ["split", *["train", "test"] * 6]
+    text = "\n".join(f"{line},{side}" for line, side in zip(lines, sides, strict=True))
+    (data / "manifest.csv").write_text(text + "\n")
+    result = cxr("run", "--source", f"pairs={data}", "--home", workplace / "home-leak")
+    assert result.returncode == 1
+    assert "every patient in one split" in result.stderr
+
+
+def test_a_moved_home_says_so(first_run, workplace):
+    moved = workplace / "moved-home"
+    moved.mkdir()
+    shutil.copy(first_run["home"] / "home.txt", moved / "home.txt")
+    result = cxr("run", "--home", moved)
+    assert result.returncode == 2
+    assert str(first_run["home"]) in result.stderr
+
+
 def test_bad_input_is_refused_with_a_reason_and_the_rest_goes_on(workplace, pairs_folder):
     data = pairs_folder(workplace / "bad", 24)
     images, masks = data / "images", data / "masks"
@@ -225,6 +263,41 @@ def test_bad_input_is_refused_with_a_reason_and_the_rest_goes_on(workplace, pair
     assert "duplicate_image" in (reasons.get("008.png"), reasons.get("009.png"))
     report = Path(summary["report"]).read_text()
     assert all(name in report for name in expected)
+
+
+@pytest.mark.shared_data
+def test_the_real_radiographs_go_all_the_way(workplace, shared_data):
+    """The set as it is published, at a small grid and for two epochs: every image is used, in DICOM, by patient."""
+    arguments = ("--source", f"pairs={shared_data / 'cxr-lung'}", "--source", f"dicom={shared_data / 'dicom'}")
+    summary = run_json(*arguments, "--home", workplace / "home-real", "--config", small_config(workplace, 2))
+    assert summary["images"] == 90 + 3
+    rejected = read_rejected(Path(summary["folder"]) / "rejected.parquet")
+    assert {str(r.reason) for r in rejected} == {"wrong_body_part", "wrong_modality"}
+    assert len(rejected) == summary["refused"] == 5
+    assert summary["model"] == "cxr-lung"
+    samples = read_manifest(Path(summary["folder"]) / "manifest.parquet")
+    assert {s.licence for s in samples if s.source == "pairs"} == {"CC BY 3.0", "CC BY 4.0"}
+
+
+@pytest.mark.shared_data
+def test_the_bundled_model_holds_its_card_on_radiographs_that_it_never_saw(workplace, shared_data):
+    card = json.loads((ROOT / "cxr_models" / "weights" / "cxr-lung" / "card.json").read_text())
+    rows = list(csv.DictReader((shared_data / "cxr-lung" / "manifest.csv").open()))
+    held = [row for row in rows if row["image_sha256"] in card["test_rows"]]
+    assert len(held) == card["metrics"]["test_images"]
+    assert not set(card["test_rows"]) & set(card["train_rows"])
+    inputs = [shared_data / "cxr-lung" / row["image"] for row in held]
+    out = workplace / "real-out"
+    assert cxr("predict", *inputs, "--out", out, "--model", "bundled", "--home", workplace / "h").returncode == 0
+    dices = []
+    for row in held:
+        truth = cv2.imread(str(shared_data / "cxr-lung" / row["mask"]), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(str(out / Path(row["image"]).stem / "lung.png"), cv2.IMREAD_UNCHANGED) > 0
+        counts = truth != 127
+        both = 2 * np.count_nonzero(mask & (truth == 255))
+        dices.append(both / (np.count_nonzero(mask & counts) + np.count_nonzero(truth == 255)))
+    assert np.mean(dices) == pytest.approx(card["metrics"]["test_dice"], abs=2e-3)
+    assert np.mean(dices) > 0.95
 
 
 def test_the_phantom_cohort_is_the_default(workplace):

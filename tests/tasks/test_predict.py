@@ -2,6 +2,8 @@
 
 import json
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from cxr_models.package import PackageError, save_package
 from cxr_models.segmentation import SegmentationConfig, build_network
@@ -32,6 +35,16 @@ def write(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image)
     return path
+
+
+def vast_png() -> bytes:
+    """A PNG whose header says 60,000 x 60,000."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
 
 def run(package, out, *paths, sixteen_bit=False):
@@ -99,6 +112,12 @@ def test_what_cannot_be_read_is_a_row_with_a_reason_and_the_rest_goes_on(
     (folder / "notes.txt").write_text("hello")
     (folder / "cut.jpg").write_bytes(cv2.imencode(".jpg", good)[1].tobytes()[:500])
     make_dicom(folder / "hip.dcm", BodyPartExamined="HIP")
+    make_dicom(folder / "movie.dcm", NumberOfFrames=2, PixelData=bytes(128 * 128 * 4))
+    make_dicom(folder / "slice.dcm", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    make_dicom(folder / "report.dcm", PixelData=None, Rows=None, Columns=None)
+    Image.new("CMYK", (128, 128), (0, 0, 0, 90)).save(folder / "print.jpg")
+    cv2.imwrite(str(folder / "holiday.png"), np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
+    (folder / "vast.png").write_bytes(vast_png())
     (folder / "gone.png").symlink_to(folder / "nothing")
     os.mkfifo(folder / "pipe.png")
     rows = {Path(row.input).name: row for row in run(package, tmp_path / "out", folder)}
@@ -109,12 +128,52 @@ def test_what_cannot_be_read_is_a_row_with_a_reason_and_the_rest_goes_on(
         "notes.txt": "not_an_image",
         "cut.jpg": "truncated",
         "hip.dcm": "wrong_body_part",
+        "movie.dcm": "multi_frame",
+        "slice.dcm": "wrong_modality",
+        "report.dcm": "no_pixel_data",
+        "print.jpg": "cmyk_image",
+        "holiday.png": "colour_photograph",
+        "vast.png": "oversized",
         "gone.png": "file_missing",
         "pipe.png": "unreadable",
     }
     assert {name: row.reason for name, row in rows.items() if row.status == "refused"} == expected
     assert all(row.sentence for row in rows.values() if row.status == "refused")
-    assert pq.read_table(tmp_path / "out/results.parquet").num_rows == 8
+    assert pq.read_table(tmp_path / "out/results.parquet").num_rows == 14
+
+
+def test_names_that_are_no_text_or_too_long_are_rows_like_any_other(package, tmp_path, make_chest_image):
+    data = cv2.imencode(".png", make_chest_image(128, 1)[0])[1].tobytes()
+    folder = tmp_path / "in[1]"
+    folder.mkdir()
+    names = [b"bad\xff.png", b"x" * 250 + b".png", b"dir[bold].png"]
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(data)
+    (folder / "[/].png").write_text("no image")
+    rows = run(package, tmp_path / "out", folder)
+    assert [row.status for row in rows].count("done") == 3
+    assert pq.read_table(tmp_path / "out/results.parquet").num_rows == 4
+
+
+def test_results_are_no_inputs(package, tmp_path, make_chest_image):
+    write(tmp_path / "a.png", make_chest_image(128, 1)[0])
+    for _ in range(2):
+        assert [row.folder for row in run(package, tmp_path / "out", tmp_path)] == ["a"]
+
+
+def test_a_refused_input_leaves_no_old_mask_behind(package, tmp_path, make_chest_image):
+    path = write(tmp_path / "a.png", make_chest_image(128, 1)[0])
+    run(package, tmp_path / "out", path)
+    path.write_text("no image any more")
+    assert run(package, tmp_path / "out", path)[0].status == "refused"
+    assert not (tmp_path / "out/a").exists()
+
+
+def test_a_link_to_a_folder_is_a_row_and_no_circle(package, tmp_path, make_chest_image):
+    write(tmp_path / "in/a.png", make_chest_image(128, 1)[0])
+    (tmp_path / "in/round").symlink_to(tmp_path / "in")
+    rows = run(package, tmp_path / "out", tmp_path / "in")
+    assert sorted((Path(row.input).name, row.status) for row in rows) == [("a.png", "done"), ("round", "refused")]
 
 
 def test_sixteen_bit_png_is_read_where_asked_for(package, tmp_path, make_chest_image):
