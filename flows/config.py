@@ -58,7 +58,7 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
     """
     sources = sources or (SourceSpec("phantom"),)
     synthetic = all(source.kind == "phantom" for source in sources)
-    train = TrainConfig(epochs=30 if synthetic else 340, seed=seed)
+    train = TrainConfig(epochs=30 if synthetic else 400, seed=seed)
     config = RunConfig(
         sources=sources,
         phantom=PhantomConfig(seed=seed),

@@ -149,7 +149,8 @@ def test_names_that_are_no_text_or_too_long_are_rows_like_any_other(package, tmp
     names = [b"bad\xff.png", b"x" * 250 + b".png", b"dir[bold].png"]
     for name in names:
         (folder / os.fsdecode(name)).write_bytes(data)
-    (folder / "[/].png").write_text("no image")
+    (folder / "[").mkdir()
+    (folder / "[" / "].png").write_text("no image")
     rows = run(package, tmp_path / "out", folder)
     assert [row.status for row in rows].count("done") == 3
     assert pq.read_table(tmp_path / "out/results.parquet").num_rows == 4
@@ -186,7 +187,7 @@ def test_folders_are_walked_once_and_hidden_files_passed_over(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     found = [p.relative_to(tmp_path).as_posix() for p in input_files([tmp_path, tmp_path / "b.png"])]
-    assert found == ["a/c.png", "b.png"]
+    assert found == ["b.png", "a/c.png"]
 
 
 def test_a_model_folder_is_found_and_a_wrong_name_says_what_there_is(package, tmp_path):

@@ -121,6 +121,8 @@ def run(tmp_path) -> dict:
     return {
         "config": CONFIG,
         "cohort": Cohort(
+            test_digest="t" * 64,
+            synthetic=False,
             manifest=str(write_manifest(samples, tmp_path / "manifest.parquet")),
             rejected=str(write_rejected(rejected, tmp_path / "rejected.parquet")),
             digest="d" * 64,
