@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -81,6 +82,11 @@ REJECTED_SCHEMA = pa.schema(
     ],
     metadata={"cxr.schema": "rejected", "cxr.schema_version": "1"},
 )
+
+
+def text_of(path: str | Path) -> str:
+    """``path`` as text that can be written anywhere: bytes that are no UTF-8 are shown as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_rejected(rows: Iterable[Rejected], path: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -197,9 +197,9 @@ def _complain(text: str, as_json: bool) -> None:
     print(f"cxr: {text}", file=sys.stderr)
 
 
-def main(arguments: list[str] | None = None, command: Callable[..., Any] = app) -> None:
+def main() -> None:
     """Entry point of the console script."""
-    command(args=arguments)
+    app()
 
 
 if __name__ == "__main__":

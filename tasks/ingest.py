@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,7 +15,7 @@ import tasks.preprocess
 from cxr_models.phantom import PhantomConfig, render_cohort
 from data_catalog.digest import digest_of, source_digest
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.refusals import Reason, Rejected, write_rejected
+from data_catalog.refusals import Reason, Rejected, text_of, write_rejected
 from data_catalog.shards import bucket_rows
 from data_catalog.sources import ADAPTERS, SourceSpec
 from tasks.caching import BY_KEY
@@ -65,7 +64,7 @@ def ingest(sources: Sequence[SourceSpec], folder: Path, unpacked: Path) -> Inges
 def with_writable_name(item: Sample | Rejected) -> Sample | Rejected:
     """``item``, or a refusal where its path holds bytes that are no UTF-8: no table could name it."""
     path = item.image_path if isinstance(item, Sample) else item.path
-    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    shown = text_of(path)
     if shown == path:
         return item
     if isinstance(item, Sample):

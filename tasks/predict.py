@@ -21,7 +21,7 @@ from cxr_models.predictor import Prediction, Segmenter
 from data_catalog.atomic import replacing
 from data_catalog.radiograph import Radiograph, Structure
 from data_catalog.reading import read_radiograph
-from data_catalog.refusals import Reason, Refusal
+from data_catalog.refusals import Reason, Refusal, text_of
 from tasks.progress import sink
 
 TABLE = "results.parquet"
@@ -158,11 +158,6 @@ def _walked(folder: Path) -> Iterator[Path | Refusal]:
     for error in failed:
         text = f"{error.filename}: the folder cannot be listed ({error.strerror}). Give yourself the right to read it."
         yield Refusal(Reason.UNREADABLE, text, str(error.filename))
-
-
-def text_of(path: Path) -> str:
-    """``path`` as text that can be written anywhere: bytes that are no UTF-8 are shown as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def predict_all(paths: Sequence[Path], out: Path, model: Path, model_name: str, *, sixteen_bit: bool) -> list[Result]:

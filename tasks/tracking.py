@@ -6,7 +6,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,7 +154,7 @@ class Tracker:
             example: input example, (1, H, W) float32 in [0, 1].
         """
         card = read_card(package)
-        with self._active(run_id), tempfile.TemporaryDirectory() as folder:
+        with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as folder:
             info = mlflow.pyfunc.log_model(
                 name=card.name,
                 python_model=SERVING_CODE,
@@ -198,21 +197,12 @@ class Tracker:
                 raise PackageError(f"{uri}: the registry at {self.uri} does not give its files: {error}") from error
         return next(target.rglob("card.json")).parent
 
-    def finish(self, run_id: str) -> None:
-        """Mark the run as finished."""
-        self.client.set_terminated(run_id)
-
     def _experiment(self) -> str:
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return str(experiment.experiment_id)
         location = None if self.artifacts is None else self.artifacts.resolve().as_uri()
         return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
-
-    @contextmanager
-    def _active(self, run_id: str) -> Iterator[None]:
-        with mlflow.start_run(run_id=run_id):
-            yield
 
 
 def _tags(card: ModelCard) -> dict[str, str]:
