@@ -73,7 +73,7 @@ def convert_to_dicom(sample: Sample, folder: Path) -> Converted:
     if sample.image_format == "dicom":
         radiograph = read_dicom(source)
         return Converted(source, radiograph.sop_instance_uid, radiograph, _flags(sample, radiograph))
-    dataset, radiograph = _phantom(sample, source) if sample.image_format == "phantom" else _picture(sample, source)
+    dataset, radiograph = _phantom(sample, source) if sample.image_format == "simulated" else _picture(sample, source)
     data = _encoded(dataset)
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
     if not path.is_file() or path.read_bytes() != data:  # absent, damaged, or of an older version of this module

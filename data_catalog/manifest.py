@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,14 +14,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.atomic import replacing
-from data_catalog.radiograph import Structure
+from data_catalog.radiograph import Spacing, Structure
+from data_catalog.vocabulary import Convention
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 SPLITS = ("train", "val", "test")
-FORMATS = ("png", "jpeg", "dicom", "phantom")
+FORMATS = ("png", "jpeg", "dicom", "simulated", "jsrt", "mha")
+ENCODINGS = ("png", "gif", "polygon")
+SEXES = ("", "F", "M", "O")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
-_MASK = pa.struct([("structure", pa.string()), ("path", pa.string()), ("sha256", pa.string())])
+_MASK = pa.struct(
+    [(name, pa.string()) for name in ("structure", "path", "sha256", "convention", "part", "encoding", "key")]
+)
+_LESION = pa.struct(
+    [("label", pa.string())]
+    + [(name, pa.float64()) for name in ("row", "column", "height", "width", "diameter_mm", "subtlety")]
+    + [("malignancy", pa.string()), ("readers", pa.int32())]
+)
+_SPACING = pa.struct([("row", pa.float64()), ("column", pa.float64()), ("source", pa.string())])
 
 SCHEMA = pa.schema(
     [
@@ -33,9 +45,13 @@ SCHEMA = pa.schema(
         pa.field("licence", pa.string(), nullable=False),
         pa.field("source_url", pa.string(), nullable=False),
         pa.field("view", pa.string(), nullable=False),
-        pa.field("finding", pa.string(), nullable=False),
-        pa.field("mask_convention", pa.string(), nullable=False),  # what "lung" means here
+        pa.field("findings", pa.list_(pa.string()), nullable=False),  # the source's own words
+        pa.field("age_years", pa.float64()),
+        pa.field("sex", pa.string(), nullable=False),
+        pa.field("spacing", _SPACING),  # where the source states it beside the image
+        pa.field("fold", pa.string(), nullable=False),  # of a published cross-validation
         pa.field("masks", pa.list_(_MASK), nullable=False),
+        pa.field("lesions", pa.list_(_LESION)),  # null: nobody looked; empty: looked, and there is none
         pa.field("soft_tissue_path", pa.string()),  # rib-free radiograph, where one exists
         pa.field("acquisition", pa.string()),  # JSON of the acquisition, where the source has one
         pa.field("split", pa.string()),
@@ -52,11 +68,61 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """A mask on disk: 8-bit PNG of the image's size; 255 = structure, 127 = ignore, 0 = background."""
+    """A mask on disk, as its source published it; :mod:`data_catalog.mask_files` reads each encoding.
+
+    Several masks of one structure (left and right lung, 20 ribs) belong together: their union is the structure.
+
+    Attributes:
+        structure: what it shows.
+        path: the file; several masks may lie in one.
+        sha256: of the file's bytes, or of the polygon's own numbers where one file holds those of many images.
+        convention: how it was drawn.
+        part: which one of several: "left", "right_4", "left_upper_lobe"; "" for all of the structure.
+        encoding: "png" (255 = structure, 127 = ignore, 0 = background), "gif" (SCR) or "polygon" (VinDr-RibCXR).
+        key: where in the file, for polygons.
+    """
 
     structure: Structure
     path: str
     sha256: str
+    convention: Convention
+    part: str = ""
+    encoding: str = "png"
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"Expected `encoding` to be one of {ENCODINGS}, but got {self.encoding!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """A nodule or mass, as its source states it, on the image as it is read.
+
+    Attributes:
+        label: "nodule" or "mass".
+        row, column: centre, in pixels; 0 is the centre of the first pixel.
+        height, width: of its bounding box in pixels, None where only a centre is given.
+        diameter_mm: in the patient, None where not stated.
+        subtlety: 1 (extremely subtle) to 5 (obvious), the mean of the readers; None where not rated.
+        malignancy: the source's own word or mean rating (LIDC: 1 to 5); "" where unknown.
+        readers: how many readers marked it; 0 where the source does not say.
+    """
+
+    label: str
+    row: float
+    column: float
+    height: float | None = None
+    width: float | None = None
+    diameter_mm: float | None = None
+    subtlety: float | None = None
+    malignancy: str = ""
+    readers: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = [value for value in (self.height, self.width, self.diameter_mm) if value is not None]
+        if not math.isfinite(self.row + self.column) or not all(math.isfinite(s) and s > 0 for s in sizes):
+            raise ValueError(f"Expected finite places and sizes above 0, but got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +138,13 @@ class Sample:
     licence: str
     source_url: str = ""
     view: str = ""
-    finding: str = ""
-    mask_convention: str = ""
+    findings: tuple[str, ...] = ()
+    age_years: float | None = None
+    sex: str = ""
+    spacing: Spacing | None = None
+    fold: str = ""
     masks: tuple[MaskFile, ...] = ()
+    lesions: tuple[Lesion, ...] | None = None
     soft_tissue_path: str | None = None
     acquisition: str | None = None
     split: str | None = None
@@ -95,10 +165,14 @@ class Sample:
             raise ValueError(f"Expected `image_format` to be one of {FORMATS}, but got {self.image_format!r}")
         if self.split not in (None, *SPLITS):
             raise ValueError(f"Expected `split` to be one of {SPLITS} or None, but got {self.split!r}")
+        if self.sex not in SEXES:
+            raise ValueError(f"Expected `sex` to be one of {SEXES}, but got {self.sex!r}")
+        if self.age_years is not None and not 0 <= self.age_years <= 150:
+            raise ValueError(f"Expected `age_years` from 0 to 150 or None, but got {self.age_years}")
 
-    def mask(self, structure: Structure) -> MaskFile | None:
-        """The mask file of ``structure``, or None where this image has none."""
-        return next((mask for mask in self.masks if mask.structure == structure), None)
+    def masks_of(self, structure: Structure) -> tuple[MaskFile, ...]:
+        """The mask files of ``structure``: their union is the structure; none where nobody drew it."""
+        return tuple(mask for mask in self.masks if mask.structure is structure)
 
     def with_(self, **changes: Any) -> Sample:
         """A copy with some fields changed; it is validated like a new one."""
@@ -149,8 +223,14 @@ def read_manifest(path: Path) -> list[Sample]:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    masks = tuple(MaskFile(Structure(m["structure"]), m["path"], m["sha256"]) for m in row["masks"])
-    return Sample(**row | {"masks": masks, "flags": tuple(row["flags"])})
+    masks = tuple(
+        MaskFile(**mask | {"structure": Structure(mask["structure"]), "convention": Convention(mask["convention"])})
+        for mask in row["masks"]
+    )
+    lesions = None if row["lesions"] is None else tuple(Lesion(**lesion) for lesion in row["lesions"])
+    spacing = None if row["spacing"] is None else Spacing(**row["spacing"])
+    texts = {name: tuple(row[name]) for name in ("findings", "flags")}
+    return Sample(**row | texts | {"masks": masks, "lesions": lesions, "spacing": spacing})
 
 
 def _check(table: pa.Table, path: Path) -> None:

@@ -11,11 +11,22 @@ import numpy.typing as npt
 
 
 class Structure(StrEnum):
-    """Anatomy that masks name. Structures overlap in a projection: each has its own channel."""
+    """Anatomy that masks name. Structures overlap in a projection: each has its own channel.
+
+    :mod:`data_catalog.vocabulary` has their SNOMED CT codes and the conventions they are drawn by.
+    """
 
     LUNG = "lung"
     RIB = "rib"
     NODULE = "nodule"
+    HEART = "heart"
+    CLAVICLE = "clavicle"
+    SCAPULA = "scapula"
+    STERNUM = "sternum"
+    VERTEBRA = "vertebra"
+    COSTAL_CARTILAGE = "costal_cartilage"
+    TRACHEA = "trachea"
+    AORTA = "aorta"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,14 @@ def read_radiograph(
 ) -> Radiograph:
     """Read one radiograph.
 
-    Image files keep their whole range: 0 is 0 and the highest level is 1. They state no spacing. A "phantom" is a
+    Image files keep their whole range: 0 is 0 and the highest level is 1. They state no spacing. A "simulated" one is a
     16-bit PNG with the acquisition beside it. DICOM goes through :func:`~data_catalog.dicom_read.read_dicom`.
 
     Args:
         path: the file.
-        image_format: "png", "jpeg", "dicom" or "phantom" where known; any other text or None means: look into the file.
-            What the file holds decides between the first three.
-        acquisition: JSON of the acquisition; needed for "phantom" alone.
+        image_format: "png", "jpeg", "dicom" or "simulated" where known; any other text or None means: look into the
+            file. What the file holds decides between the first three.
+        acquisition: JSON of the acquisition; needed for "simulated" alone.
         allow_sixteen_bit: read a 16-bit PNG as if all 16 bits held grey levels, instead of refusing it.
 
     Returns:
@@ -62,7 +62,7 @@ def read_radiograph(
         Refusal: what :func:`~data_catalog.image_files.read_image_file`, :func:`~data_catalog.dicom_read.read_dicom` and
             :func:`~data_catalog.acquisition.parse_acquisition` refuse.
     """
-    if image_format == "phantom":
+    if image_format == "simulated":
         return phantom_radiograph(path, parse_acquisition(acquisition, path))[0]
     if sniff(path) == "dicom":
         return read_dicom(path)

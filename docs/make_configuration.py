@@ -23,7 +23,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from data_catalog.sources import ADAPTERS, SourceSpec
+from data_catalog.sources import SOURCES as KINDS
+from data_catalog.sources import SourceSpec
 from flows.config import RunConfig, make_config
 from flows.settings import Settings
 
@@ -111,7 +112,7 @@ def page() -> str:
         raise ValueError(
             f"Expected Settings to have {VARIABLES}, but got {set(Settings.model_fields)}: see ENVIRONMENT"
         )
-    kinds = ", ".join(f"`{kind}`" for kind in sorted(ADAPTERS))
+    kinds = ", ".join(f"`{kind}`" for kind in sorted(KINDS))
     parts = [
         HEAD,
         PRESETS_HEAD,

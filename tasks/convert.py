@@ -12,10 +12,10 @@ from data_catalog.atomic import replacing_folder
 from data_catalog.dicom_write import convert_to_dicom
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest, write_manifest
+from data_catalog.mask_files import read_masks
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash
 from tasks.caching import BY_KEY
-from tasks.preprocess import read_masks
 from tasks.progress import sink
 from tasks.records import Cohort, ConvertedShard, Ingested, PlannedShard
 
@@ -66,7 +66,7 @@ def convert_one(sample: Sample, folder: Path) -> Sample:
         width=width,
         view=sample.view or converted.radiograph.view,
         # Phantoms are each drawn from a seed of their own: likeness among them is no leak.
-        phash=None if sample.source == "phantom" else perceptual_hash(converted.radiograph.pixels),
+        phash=None if sample.image_format == "simulated" else perceptual_hash(converted.radiograph.pixels),
         flags=tuple(sorted({*sample.flags, *converted.flags, *converted.radiograph.flags})),
     )
     read_masks(row)  # refuses masks that cannot be used

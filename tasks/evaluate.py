@@ -22,10 +22,10 @@ from cxr_models.predictor import Segmenter
 from data_catalog.atomic import replacing_folder
 from data_catalog.digest import source_digest
 from data_catalog.manifest import Sample, read_manifest
+from data_catalog.mask_files import read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
 from tasks.caching import BY_KEY
-from tasks.preprocess import read_masks
 from tasks.progress import sink
 from tasks.records import Cohort, Evaluated
 from tasks.train import labelled

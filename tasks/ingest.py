@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import data_catalog
 import tasks.convert
 import tasks.preprocess
 from cxr_models.phantom import PhantomConfig, render_cohort
+from data_catalog.ct_case import CtCase
 from data_catalog.digest import digest_of, source_digest
 from data_catalog.manifest import Sample, read_manifest, write_manifest
 from data_catalog.refusals import Reason, Rejected, text_of, write_rejected
 from data_catalog.shards import bucket_rows
-from data_catalog.sources import ADAPTERS, SourceSpec
+from data_catalog.source import ScanContext
+from data_catalog.sources import SOURCES, SourceSpec
 from tasks.caching import BY_KEY
 from tasks.progress import sink
 from tasks.records import Ingested, PlannedShard
@@ -40,12 +42,15 @@ def ingest(sources: Sequence[SourceSpec], folder: Path, unpacked: Path) -> Inges
     """
     sink().start("ingest", len(sources))
     samples: list[Sample] = []
+    cases: list[CtCase] = []
     rejected: list[Rejected] = []
     for source in sources:
-        for item in ADAPTERS[source.kind](Path(source.path), unpacked):
-            item = with_writable_name(item)
+        for found in SOURCES[source.kind].scan(Path(source.path), ScanContext(unpacked)):
+            item = found if isinstance(found, CtCase) else with_writable_name(found)
             if isinstance(item, Sample):
                 samples.append(item)
+            elif isinstance(item, CtCase):
+                cases.append(item)
             else:
                 rejected.append(item)
         sink().advance("ingest")
@@ -58,6 +63,7 @@ def ingest(sources: Sequence[SourceSpec], folder: Path, unpacked: Path) -> Inges
         rejected=str(folder / "ingest-rejected.parquet"),
         images=len(samples),
         refused=len(rejected) + len(repeated),
+        cases=tuple(cases),
     )
 
 
@@ -116,9 +122,10 @@ def _identity(sample: Sample) -> list[object]:
         sample.split,
         sample.acquisition,
         sample.licence,
-        sample.mask_convention,
         sample.source_url,
-        sample.finding,
+        sample.findings,
+        sample.spacing and [sample.spacing.row, sample.spacing.column, sample.spacing.source],
+        sample.lesions and [asdict(lesion) for lesion in sample.lesions],
         sample.soft_tissue_path,
-        [[mask.structure, mask.path, mask.sha256] for mask in sample.masks],
+        [asdict(mask) for mask in sample.masks],
     ]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from prefect import task
 
-from data_catalog.image_files import read_mask_file
-from data_catalog.manifest import Sample, read_manifest
+from data_catalog.manifest import read_manifest
+from data_catalog.mask_files import read_masks
 from data_catalog.preprocess import PreprocessConfig, encode_labels, preprocess
-from data_catalog.radiograph import MaskSet, Structure
+from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.shards import shard_digest, write_shard
 from tasks.caching import BY_KEY
@@ -33,21 +33,3 @@ def preprocess_shard(
         sink().advance("preprocess")
     write_shard(out, images, labels, rows)
     return PreparedShard(folder=str(out), digest=shard_digest(out))
-
-
-def read_masks(sample: Sample) -> MaskSet:
-    """The masks of a converted row, at the image's size; a row without masks has an all-ignored lung.
-
-    Raises:
-        Refusal: a mask file cannot be used.
-    """
-    shape = (sample.height or 0, sample.width or 0)
-    planes, ignored = {}, np.zeros(shape, bool)
-    for mask in sample.masks:
-        may_be_empty = mask.structure is not Structure.LUNG
-        planes[mask.structure], ignore = read_mask_file(Path(mask.path), shape, may_be_empty=may_be_empty)
-        if ignore is not None:
-            ignored |= ignore
-    if not planes:
-        return MaskSet({Structure.LUNG: np.zeros(shape, bool)}, np.ones(shape, bool))
-    return MaskSet(planes, ignored if ignored.any() else None)

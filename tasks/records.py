@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from data_catalog.ct_case import CtCase
+
 
 class Record(BaseModel):
     """Base of all records."""
@@ -12,12 +14,13 @@ class Record(BaseModel):
 
 
 class Ingested(Record):
-    """What ingest found: manifest and refusals on disk, and the cohort's counts."""
+    """What ingest found: manifest and refusals on disk, the cohort's counts, and CTs to simulate radiographs from."""
 
     manifest: str
     rejected: str
     images: int
     refused: int
+    cases: tuple[CtCase, ...] = ()
 
 
 class PlannedShard(Record):

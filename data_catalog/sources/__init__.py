@@ -1,23 +1,23 @@
-"""Source adapters: each turns one published layout into manifest rows and refusals."""
+"""Source adapters: each turns one published layout into manifest rows, CTs and refusals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.manifest import Sample
-from data_catalog.refusals import Rejected
+from data_catalog.source import Source
 from data_catalog.sources import dicom, pairs, phantom
 
-Scan = Callable[[Path, Path], Iterator[Sample | Rejected]]
-"""(root, working folder for unpacked archives) -> rows and refusals."""
-
-ADAPTERS: dict[str, Scan] = {
-    "phantom": lambda root, _: phantom.scan(root),
-    "pairs": lambda root, _: pairs.scan(root),
-    "dicom": dicom.scan,
+SOURCES: dict[str, Source] = {
+    source.kind: source
+    for source in (
+        pairs.SOURCE,
+        pairs.COVID_V7,
+        dicom.SOURCE,
+        phantom.SOURCE,
+    )
 }
+"""Kind -> adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class SourceSpec:
     path: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ADAPTERS:
-            raise ValueError(f"Expected a source KIND=PATH with KIND one of {sorted(ADAPTERS)}, but got {self.kind!r}")
+        if self.kind not in SOURCES:
+            raise ValueError(f"Expected a source KIND=PATH with KIND one of {sorted(SOURCES)}, but got {self.kind!r}")
         if not self.path and self.kind != "phantom":
             raise ValueError(f"Expected {self.kind}=PATH, but got no path")
         if self.path and not Path(self.path).exists():

@@ -1,37 +1,48 @@
-"""Adapter of image and mask pairs: ``images/``, ``masks/`` and a ``manifest.csv`` that names them."""
+"""Adapter of image and mask pairs: ``images/``, ``masks/`` and a ``manifest.csv`` that names them.
+
+``covid-v7`` is this layout too: radiographs of COVID-19 patients with the lung masks of V7 Labs.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from data_catalog.dicom_read import open_dicom_header
 from data_catalog.dicom_rules import plain_words, view_of
-from data_catalog.digest import file_digest
+from data_catalog.digest_index import DigestIndex
 from data_catalog.image_files import check_mask_header
 from data_catalog.image_header import check_image_header, read_image_header
 from data_catalog.manifest import SPLITS, MaskFile, Sample, sample_id_of
 from data_catalog.radiograph import Structure
 from data_catalog.reading import sniff
 from data_catalog.refusals import Reason, Refusal, Rejected
+from data_catalog.source import CheckItem, ScanContext, Source
+from data_catalog.vocabulary import Convention
 
-SOURCE = "pairs"
+KIND = "pairs"
 STAGE = "ingest"
 MANIFEST = "manifest.csv"
 REQUIRED = ("image", "mask", "patient_id")
-DEFAULT_CONVENTION = "v7"
+
 
 Row = dict[str, str]
 
 
-def scan(root: Path) -> Iterator[Sample | Rejected]:
+def scan(root: Path, context: ScanContext, kind: str = KIND) -> Iterator[Sample | Rejected]:
     """Yield one row per line of ``root/manifest.csv``, or a refusal; then a refusal per image that no line names.
 
     Columns ``image``, ``mask`` and ``patient_id`` must be there; ``view``, ``finding``, ``licence``, ``source_url``,
     ``image_sha256``, ``split`` and ``mask_convention`` are used where they are; others are ignored. Files are hashed
     and their headers read; pixels are decoded later, in conversion.
+
+    Args:
+        root: the folder.
+        context: for its digests.
+        kind: the adapter's kind, which rows carry.
 
     Raises:
         ValueError: no readable ``manifest.csv``, or a required column is missing.
@@ -43,13 +54,15 @@ def scan(root: Path) -> Iterator[Sample | Rejected]:
         try:
             image = _inside(root, row["image"], "image", line)
             named.add(image)
-            yield _sample(root, row, line, image, seen)
+            yield _sample(root, row, line, image, seen, context.digests).with_(
+                source=kind, patient_id=f"{kind}/{row['patient_id']}"
+            )
         except Refusal as refusal:
-            yield Rejected.of(refusal, path=root / row["image"], source=SOURCE, stage=STAGE)
+            yield Rejected.of(refusal, path=root / row["image"], source=kind, stage=STAGE)
         except OSError as error:
             sentence = f"{root / row['image']}: expected readable files, but got {error}. Check their permissions."
-            yield Rejected(str(root / row["image"]), SOURCE, STAGE, Reason.UNREADABLE, sentence)
-    yield from _unnamed(root, named)
+            yield Rejected(str(root / row["image"]), kind, STAGE, Reason.UNREADABLE, sentence)
+    yield from _unnamed(root, named, kind)
 
 
 def _rows(root: Path) -> list[tuple[int, Row]]:
@@ -73,7 +86,7 @@ def _rows(root: Path) -> list[tuple[int, Row]]:
     return rows
 
 
-def _sample(root: Path, row: Row, line: int, image: Path, seen: dict[str, Path]) -> Sample:
+def _sample(root: Path, row: Row, line: int, image: Path, seen: dict[str, Path], digests: DigestIndex) -> Sample:
     where = f"{root / MANIFEST}, line {line}"
     if not row["patient_id"]:
         raise _row_invalid(image, f"{where}: expected a patient_id, but it is empty. Patients must not be mixed up")
@@ -88,23 +101,22 @@ def _sample(root: Path, row: Row, line: int, image: Path, seen: dict[str, Path])
         )
     kind = sniff(image)
     shape, flags = _shape(image, kind)
-    sha256 = _new_digest(row, image, seen)
-    mask = _mask(root, row, line, image, shape)
+    sha256 = _new_digest(row, image, seen, digests)
+    mask = _mask(root, row, line, image, shape, digests)
     seen[sha256] = image
     if "SUPINE" in plain_words(row.get("view")):
         flags = (*flags, "supine")
     return Sample(
         sample_id=sample_id_of(sha256),
-        source=SOURCE,
-        patient_id=f"{SOURCE}/{row['patient_id']}",
+        source=KIND,
+        patient_id=f"{KIND}/{row['patient_id']}",
         image_path=str(image),
         image_sha256=sha256,
         image_format=kind,
         licence=row.get("licence") or "not stated",
         source_url=row.get("source_url", ""),
         view=view,
-        finding=row.get("finding", ""),
-        mask_convention=row.get("mask_convention") or DEFAULT_CONVENTION,
+        findings=tuple(word for word in (row.get("finding", ""),) if word),
         masks=(mask,),
         split=split,
         height=shape[0],
@@ -123,9 +135,9 @@ def _shape(image: Path, kind: str) -> tuple[tuple[int, int], tuple[str, ...]]:
     return header.shape, ()
 
 
-def _new_digest(row: Row, image: Path, seen: dict[str, Path]) -> str:
+def _new_digest(row: Row, image: Path, seen: dict[str, Path], digests: DigestIndex) -> str:
     """SHA-256 of the image. Raises DIGEST_MISMATCH, DUPLICATE_IMAGE."""
-    sha256 = file_digest(image)
+    sha256 = digests.of(image)
     expected = row.get("image_sha256", "").lower()
     if expected and expected != sha256:
         raise Refusal(
@@ -143,7 +155,7 @@ def _new_digest(row: Row, image: Path, seen: dict[str, Path]) -> str:
     return sha256
 
 
-def _mask(root: Path, row: Row, line: int, image: Path, shape: tuple[int, int]) -> MaskFile:
+def _mask(root: Path, row: Row, line: int, image: Path, shape: tuple[int, int], digests: DigestIndex) -> MaskFile:
     if not row["mask"]:
         raise Refusal(
             Reason.MASK_MISSING, f"{image}: expected a mask, but line {line} of {MANIFEST} names none. Add it.", image
@@ -153,7 +165,14 @@ def _mask(root: Path, row: Row, line: int, image: Path, shape: tuple[int, int]) 
         check_mask_header(path, shape)
     except Refusal as refusal:  # the row is about the image: its path goes into the table, the mask's is in the text
         raise Refusal(refusal.reason, refusal.sentence, image) from refusal
-    return MaskFile(Structure.LUNG, str(path), file_digest(path))
+    convention = row.get("mask_convention", "").lower() or Convention.V7
+    if convention not in list(Convention):
+        raise _row_invalid(
+            image,
+            f"{root / MANIFEST}, line {line}: expected mask_convention to be one of {[str(c) for c in Convention]} or "
+            f"empty, but got {convention!r}",
+        )
+    return MaskFile(Structure.LUNG, str(path), digests.of(path), Convention(convention))
 
 
 def _inside(root: Path, name: str, column: str, line: int) -> Path:
@@ -171,9 +190,61 @@ def _row_invalid(path: Path, what: str) -> Refusal:
     return Refusal(Reason.MANIFEST_ROW_INVALID, f"{what}. Correct the line.", path)
 
 
-def _unnamed(root: Path, named: set[Path]) -> Iterator[Rejected]:
+def _unnamed(root: Path, named: set[Path], kind: str) -> Iterator[Rejected]:
     folder = root / "images"
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if path not in named and not path.is_dir() and not path.name.startswith("."):
             sentence = f"{path}: no row in {MANIFEST} names this image. Add a row, or remove the file."
-            yield Rejected(str(path), SOURCE, STAGE, Reason.MANIFEST_ROW_INVALID, sentence)
+            yield Rejected(str(path), kind, STAGE, Reason.MANIFEST_ROW_INVALID, sentence)
+
+
+def check(root: Path, context: ScanContext, kind: str = KIND) -> Iterator[CheckItem]:
+    """Count rows, images and patients of the manifest, and files that it names and that are not there.
+
+    Raises:
+        ValueError: as :func:`scan`.
+    """
+    root = root.resolve()
+    rows = [row for _, row in _rows(root)]
+    for what in ("image", "mask"):
+        missing = [row[what] for row in rows if not row[what] or not (root / row[what]).is_file()]
+        advice = f"Copy them again, or take their lines out of {MANIFEST}; the first is {missing[0]!r}."
+        there = f"{len(rows) - len(missing)} of {len(rows)}"
+        yield (
+            CheckItem(f"{what}s", str(len(rows)), there, "fail", advice)
+            if missing
+            else CheckItem(f"{what}s", str(len(rows)), there, "ok")
+        )
+    patients = {row["patient_id"] for row in rows if row["patient_id"]}
+    enough = len(patients) >= 3
+    yield CheckItem(
+        "patients",
+        "at least 3",
+        str(len(patients)),
+        "ok" if enough else "warn",
+        "" if enough else "Too few to split: predict with a trained model instead.",
+    )
+
+
+SOURCE = Source(
+    kind=KIND,
+    title="Your own images with lung masks",
+    gives="image, lung mask with ignore, view",
+    licence="yours; the column `licence` says it row by row",
+    url="",
+    obtain="Make a folder with images/, masks/ and manifest.csv (docs/datasets.md).",
+    structures=(Structure.LUNG,),
+    scan=scan,
+    check=check,
+)
+COVID_V7 = Source(
+    kind="covid-v7",
+    title="COVID-19 radiographs with lung masks of V7 Labs",
+    gives="image, lung mask with ignore, view, finding",
+    licence="images CC BY 3.0 / 4.0 by row, masks CC BY 4.0",
+    url="https://github.com/v7labs/covid-19-xray-dataset",
+    obtain="Export images and masks from the V7 project, or use the selection that comes as a pairs folder.",
+    structures=(Structure.LUNG,),
+    scan=partial(scan, kind="covid-v7"),
+    check=partial(check, kind="covid-v7"),
+)

@@ -11,15 +11,17 @@ from data_catalog.digest import file_digest
 from data_catalog.manifest import MaskFile, Sample, sample_id_of
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
+from data_catalog.source import CheckItem, ScanContext, Source
+from data_catalog.vocabulary import Convention
 
-SOURCE = "phantom"
+KIND = "phantom"
 STAGE = "ingest"
 COHORT_SCHEMA = "cxr-phantom/1"
 COHORT_FILE = "cohort.json"
 LICENCE = "Apache-2.0 (synthetic)"
 
 
-def scan(root: Path) -> Iterator[Sample | Rejected]:
+def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     """Yield one row per patient of the cohort in the folder ``root``, in the cohort's order.
 
     A patient whose files are missing, changed or lack a mask is yielded as ``Rejected``; the others go on.
@@ -32,14 +34,14 @@ def scan(root: Path) -> Iterator[Sample | Rejected]:
         try:
             yield _sample(root, record)
         except Refusal as refusal:
-            yield Rejected.of(refusal, path=root / COHORT_FILE, source=SOURCE, stage=STAGE)
+            yield Rejected.of(refusal, path=root / COHORT_FILE, source=KIND, stage=STAGE)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             name = record.get("patient_id", f"number {number}") if isinstance(record, dict) else f"number {number}"
             sentence = (
                 f"Expected patient {name} of {COHORT_FILE} to have the fields of schema {COHORT_SCHEMA}, "
                 f"but got {type(error).__name__}: {error}; render the cohort again"
             )
-            yield Rejected(str(root / COHORT_FILE), SOURCE, STAGE, Reason.MANIFEST_ROW_INVALID, sentence)
+            yield Rejected(str(root / COHORT_FILE), KIND, STAGE, Reason.MANIFEST_ROW_INVALID, sentence)
 
 
 def _patients(root: Path) -> list[Any]:
@@ -67,14 +69,13 @@ def _sample(root: Path, record: dict[str, Any]) -> Sample:
         soft_tissue = str(_checked(root, soft_tissue, record.get("soft_tissue_sha256")))
     return Sample(
         sample_id=sample_id_of(sha256),
-        source=SOURCE,
-        patient_id=f"{SOURCE}/{record['patient_id']}",
+        source=KIND,
+        patient_id=f"{KIND}/{record['patient_id']}",
         image_path=str(image),
         image_sha256=sha256,
-        image_format="phantom",
+        image_format="simulated",
         licence=LICENCE,
         view=str(acquisition["view"]),
-        mask_convention="v7",
         masks=_masks(root, record, image),
         soft_tissue_path=soft_tissue,
         acquisition=json.dumps(acquisition, sort_keys=True),
@@ -91,7 +92,12 @@ def _masks(root: Path, record: dict[str, Any], image: Path) -> tuple[MaskFile, .
             image,
         )
     return tuple(
-        MaskFile(Structure(name), str(_checked(root, mask["path"], mask["sha256"], mask=True)), mask["sha256"])
+        MaskFile(
+            Structure(name),
+            str(_checked(root, mask["path"], mask["sha256"], mask=True)),
+            mask["sha256"],
+            Convention.V7 if name == Structure.LUNG else Convention.PROJECTION,
+        )
         for name, mask in listed.items()
     )
 
@@ -113,3 +119,24 @@ def _checked(root: Path, name: str, sha256: str | None, *, mask: bool = False) -
             path,
         )
     return path
+
+
+def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
+    """Count the cohort's patients, and those whose files are missing or changed."""
+    found = list(scan(root, context))
+    whole = sum(isinstance(item, Sample) for item in found)
+    advice = "" if whole == len(found) else "Render the cohort again."
+    yield CheckItem("patients", str(len(found)), str(whole), "ok" if whole == len(found) else "fail", advice)
+
+
+SOURCE = Source(
+    kind=KIND,
+    title="The built-in phantom cohort",
+    gives="image, lung, rib and nodule masks, rib-free image, spacing",
+    licence=LICENCE,
+    url="",
+    obtain="Nothing to get: `cxr run` renders it.",
+    structures=(Structure.LUNG,),
+    scan=scan,
+    check=check,
+)

@@ -49,7 +49,7 @@ def picture(tmp_path, make_chest_image):
 def phantom_sample(path: Path, stored: np.ndarray, bits: int = 12, **changes) -> Sample:
     cv2.imwrite(str(path), stored)
     acquisition = json.dumps(ACQUISITION | {"bits_stored": bits} | changes)
-    return sample_of(path, "phantom", acquisition=acquisition, view="PA")
+    return sample_of(path, "simulated", acquisition=acquisition, view="PA")
 
 
 def same(read: Radiograph, given: Radiograph) -> None:
@@ -102,7 +102,7 @@ def test_phantoms_of_any_depth_round_trip(tmp_path, bits, seed):
     sample = phantom_sample(tmp_path / "p.png", stored, bits)
     converted = convert_to_dicom(sample, tmp_path)
     same(read_dicom(converted.path), converted.radiograph)
-    direct = read_radiograph(Path(sample.image_path), image_format="phantom", acquisition=sample.acquisition)
+    direct = read_radiograph(Path(sample.image_path), image_format="simulated", acquisition=sample.acquisition)
     np.testing.assert_array_equal(direct.pixels, converted.radiograph.pixels)
     assert direct.spacing == converted.radiograph.spacing
     np.testing.assert_array_equal(dcmread(converted.path).pixel_array, stored)

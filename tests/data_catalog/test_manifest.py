@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.manifest import (
+    ENCODINGS,
+    FORMATS,
     SCHEMA,
+    SEXES,
+    Lesion,
     ManifestError,
     MaskFile,
     Sample,
@@ -15,11 +19,32 @@ from data_catalog.manifest import (
     to_table,
     write_manifest,
 )
-from data_catalog.radiograph import Structure
+from data_catalog.radiograph import Spacing, Structure
+from data_catalog.vocabulary import Convention
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 digest = st.text("0123456789abcdef", min_size=64, max_size=64)
-masks = st.lists(st.builds(MaskFile, st.sampled_from(Structure), text, digest), max_size=3).map(tuple)
+masks = st.lists(
+    st.builds(
+        MaskFile,
+        st.sampled_from(Structure),
+        text,
+        digest,
+        st.sampled_from(Convention),
+        part=text,
+        encoding=st.sampled_from(ENCODINGS),
+        key=text,
+    ),
+    max_size=3,
+).map(tuple)
+sizes = st.none() | st.floats(0.1, 5000)
+lesions = st.lists(
+    st.builds(
+        Lesion, text, st.floats(0, 5000), st.floats(0, 5000), sizes, sizes, sizes, st.none() | st.floats(1, 5), text
+    ),
+    max_size=2,
+).map(tuple)
+spacings = st.builds(Spacing, st.floats(0.01, 2), st.floats(0.01, 2), text)
 samples = st.builds(
     Sample,
     sample_id=text,
@@ -27,9 +52,15 @@ samples = st.builds(
     patient_id=text,
     image_path=text,
     image_sha256=digest,
-    image_format=st.sampled_from(["png", "jpeg", "dicom", "phantom"]),
+    image_format=st.sampled_from(FORMATS),
     licence=text,
     masks=masks,
+    lesions=st.none() | lesions,
+    spacing=st.none() | spacings,
+    findings=st.lists(text, max_size=3).map(tuple),
+    age_years=st.none() | st.floats(0, 120),
+    sex=st.sampled_from(SEXES),
+    fold=text,
     split=st.sampled_from([None, "train", "val", "test"]),
     height=st.none() | st.integers(1, 5000),
     flags=st.lists(text, max_size=3).map(tuple),
@@ -71,7 +102,7 @@ def test_an_empty_cell_is_counted_and_its_key_named(tmp_path):
 def test_another_version_says_what_to_do(tmp_path):
     table = to_table([row()]).replace_schema_metadata({"cxr.schema": "manifest", "cxr.schema_version": "0"})
     pq.write_table(table, tmp_path / "m.parquet")
-    with pytest.raises(ManifestError, match=r"version 1, but got version 0.*cxr run"):
+    with pytest.raises(ManifestError, match=r"version 2, but got version 0.*cxr run"):
         read_manifest(tmp_path / "m.parquet")
 
 
@@ -82,7 +113,15 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"image_sha256": "xyz"}, {"image_format": "bmp"}, {"split": "holdout"}, {"licence": ""}]
+    "wrong",
+    [
+        {"image_sha256": "xyz"},
+        {"image_format": "bmp"},
+        {"split": "holdout"},
+        {"licence": ""},
+        {"sex": "male"},
+        {"age_years": 412},
+    ],
 )
 def test_a_row_that_is_not_valid_cannot_be_made(wrong):
     with pytest.raises(ValueError, match="Expected"):

@@ -66,7 +66,7 @@ def test_dicom_goes_through_the_dicom_reader(tmp_path, make_dicom):
 
 def test_phantom(phantom):
     path, stored = phantom
-    read = read_radiograph(path, image_format="phantom", acquisition=json.dumps(ACQUISITION))
+    read = read_radiograph(path, image_format="simulated", acquisition=json.dumps(ACQUISITION))
     np.testing.assert_allclose(read.pixels, stored / 4095, atol=1e-7)
     assert read.spacing is not None
     assert (read.spacing.row, read.spacing.column) == pytest.approx((0.4 / 1.125, 0.5 / 1.125))
@@ -78,7 +78,7 @@ def test_a_phantom_without_its_acquisition_is_refused(phantom):
     path, _ = phantom
     for text in (None, "", "{}", "[]", json.dumps(ACQUISITION | {"view": "LL"})):
         with pytest.raises(Refusal) as caught:
-            read_radiograph(path, image_format="phantom", acquisition=text)
+            read_radiograph(path, image_format="simulated", acquisition=text)
         assert caught.value.reason is Reason.MANIFEST_ROW_INVALID
     with pytest.raises(Refusal) as caught:
         read_radiograph(path)
@@ -90,7 +90,7 @@ def test_phantom_values_must_fit_the_bits(phantom, tmp_path, make_chest_image):
     cv2.imwrite(str(eight := tmp_path / "8.png"), make_chest_image(96, 0)[0])
     for file, bits in ((path, 10), (eight, 12)):
         with pytest.raises(Refusal) as caught:
-            read_radiograph(file, image_format="phantom", acquisition=json.dumps(ACQUISITION | {"bits_stored": bits}))
+            read_radiograph(file, image_format="simulated", acquisition=json.dumps(ACQUISITION | {"bits_stored": bits}))
         assert caught.value.reason is Reason.UNDECODABLE
 
 

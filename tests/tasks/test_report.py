@@ -25,6 +25,7 @@ from data_catalog.manifest import MaskFile, Sample, write_manifest
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected, write_rejected
+from data_catalog.vocabulary import Convention
 from flows.servers import prefect_server
 from flows.settings import load_settings
 from tasks.evaluate import Score
@@ -37,7 +38,7 @@ STEPS = {"convert-shard": {"ran": 2, "cached": 0}, "train": {"ran": 1, "cached":
 
 def make_samples() -> list[Sample]:
     """Ten images, two of each patient, four from another place: six to train, one to validate, three to test."""
-    mask = (MaskFile(Structure.LUNG, "/data/masks/0.png", "0" * 64),)
+    mask = (MaskFile(Structure.LUNG, "/data/masks/0.png", "0" * 64, Convention.V7),)
     return [
         Sample(
             sample_id=f"{i:016x}",

@@ -10,11 +10,12 @@ import pytest
 from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample, write_manifest
 from data_catalog.refusals import Reason, Rejected
+from data_catalog.source import ScanContext
 from data_catalog.sources.dicom import scan
 
 
 def split(root, workdir):
-    found = list(scan(root, workdir))
+    found = list(scan(root, ScanContext(workdir)))
     return [x for x in found if isinstance(x, Sample)], [x for x in found if isinstance(x, Rejected)]
 
 

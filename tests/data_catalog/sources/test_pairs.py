@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 from data_catalog.manifest import Sample, read_manifest, write_manifest
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
+from data_catalog.source import ScanContext
 from data_catalog.sources.pairs import scan
+
+CONTEXT = ScanContext(Path("no-archives-here"))
 
 
 def split(root):
-    found = list(scan(root))
+    found = list(scan(root, CONTEXT))
     return [x for x in found if isinstance(x, Sample)], [x for x in found if isinstance(x, Rejected)]
 
 
@@ -54,9 +58,9 @@ def test_rows(data, tmp_path):
     assert refused == []
     assert len(rows) == 5
     first = rows[0]
-    assert (first.source, first.image_format, first.mask_convention) == ("pairs", "png", "v7")
+    assert (first.source, first.image_format, first.masks[0].convention) == ("pairs", "png", "v7")
     assert (first.height, first.width, first.patient_id) == (96, 96, "pairs/p100")
-    assert first.mask(Structure.LUNG) is not None
+    assert len(first.masks_of(Structure.LUNG)) == 1
     assert (rows[1].view, rows[1].flags) == ("AP", ("supine",))
     assert first.split is None
     assert read_manifest(write_manifest(rows, tmp_path / "m.parquet")) == rows
@@ -67,7 +71,7 @@ def test_optional_columns(data):
         row.update(split="train", mask_convention="scr", nobody_knows="this", finding="TB")
     rows, refused = split(data.save())
     assert refused == []
-    assert {(row.split, row.mask_convention, row.finding) for row in rows} == {("train", "scr", "TB")}
+    assert {(row.split, row.masks[0].convention, row.findings) for row in rows} == {("train", "scr", ("TB",))}
 
 
 def test_three_columns_are_enough(data):
@@ -85,17 +89,17 @@ def test_byte_order_mark_and_spaces_are_tolerated(data):
 
 def test_missing_manifest_or_column(data, tmp_path):
     with pytest.raises(ValueError, match=r"manifest\.csv: expected a readable CSV"):
-        list(scan(tmp_path / "nowhere"))
+        list(scan(tmp_path / "nowhere", CONTEXT))
     for row in data.rows:
         del row["patient_id"]
     with pytest.raises(ValueError, match="Add \\['patient_id'\\]"):
-        list(scan(data.save()))
+        list(scan(data.save(), CONTEXT))
     (data.root / "manifest.csv").write_bytes(b"\xff\xfe\x00image")
     with pytest.raises(ValueError, match="UTF-8"):
-        list(scan(data.root))
+        list(scan(data.root, CONTEXT))
     (data.root / "manifest.csv").write_text("")
     with pytest.raises(ValueError, match="expected the columns"):
-        list(scan(data.root))
+        list(scan(data.root, CONTEXT))
 
 
 def test_missing_and_empty_files(data):

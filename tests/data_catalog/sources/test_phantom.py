@@ -1,6 +1,7 @@
 """The phantom adapter: what a cohort yields, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,8 +11,10 @@ from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample, read_manifest, sample_id_of, write_manifest
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
+from data_catalog.source import ScanContext
 from data_catalog.sources.phantom import scan
 
+CONTEXT = ScanContext(Path("no-archives-here"))
 ACQUISITION = {"bits_stored": 12, "imager_pixel_spacing_mm": [1.5, 1.5], "kvp": 120.0, "view": "PA"}
 
 
@@ -56,13 +59,13 @@ def _save(root, patients, schema="cxr-phantom/1"):
 
 
 def test_samples_carry_everything_and_survive_a_manifest(root, tmp_path):
-    samples = list(scan(root))
+    samples = list(scan(root, CONTEXT))
     assert [type(row) for row in samples] == [Sample] * 3
     first = samples[0]
     assert first.sample_id == sample_id_of(first.image_sha256)
     assert first.patient_id == "phantom/phantom-0000"
-    assert (first.source, first.image_format, first.view) == ("phantom", "phantom", "PA")
-    assert (first.licence, first.mask_convention) == ("Apache-2.0 (synthetic)", "v7")
+    assert (first.source, first.image_format, first.view) == ("phantom", "simulated", "PA")
+    assert (first.licence, first.masks[0].convention) == ("Apache-2.0 (synthetic)", "v7")
     assert json.loads(first.acquisition) == ACQUISITION
     assert first.image_path == str(root.resolve() / "images/phantom-0000.png")
     assert first.soft_tissue_path == str(root.resolve() / "soft_tissue/phantom-0000.png")
@@ -80,7 +83,7 @@ def test_samples_carry_everything_and_survive_a_manifest(root, tmp_path):
 )
 def test_missing_file_is_refused_and_the_rest_goes_on(root, name, reason):
     (root / name).unlink()
-    rows = list(scan(root))
+    rows = list(scan(root, CONTEXT))
     assert [isinstance(row, Rejected) for row in rows] == [False, True, False]
     assert rows[1].reason is reason
     assert rows[1].path == str(root.resolve() / name)
@@ -91,7 +94,7 @@ def test_missing_file_is_refused_and_the_rest_goes_on(root, name, reason):
 @pytest.mark.parametrize("name", ["images", "masks/lung", "soft_tissue"])
 def test_changed_file_is_refused(root, name):
     (root / name / "phantom-0002.png").write_bytes(b"changed")
-    row = list(scan(root))[2]
+    row = list(scan(root, CONTEXT))[2]
     assert isinstance(row, Rejected)
     assert row.reason is Reason.DIGEST_MISMATCH
     assert "render the cohort again" in row.sentence
@@ -101,7 +104,7 @@ def test_no_lung_mask_is_refused(root):
     patients = _load(root)
     del patients[0]["masks"]["lung"]
     _save(root, patients)
-    row = next(scan(root))
+    row = next(scan(root, CONTEXT))
     assert isinstance(row, Rejected)
     assert row.reason is Reason.MASK_MISSING
     assert "lung mask for phantom-0000" in row.sentence
@@ -110,7 +113,7 @@ def test_no_lung_mask_is_refused(root):
 @pytest.mark.parametrize("broken", [{"patient_id": "phantom-0000"}, None, {"image": "../../x", "image_sha256": "a"}])
 def test_broken_record_is_refused(root, broken):
     _save(root, [broken, *_load(root)[1:]])
-    rows = list(scan(root))
+    rows = list(scan(root, CONTEXT))
     assert rows[0].reason is Reason.MANIFEST_ROW_INVALID
     assert [type(row) for row in rows[1:]] == [Sample, Sample]
 
@@ -120,4 +123,4 @@ def test_root_without_a_cohort_says_what_to_do(tmp_path, content):
     if content is not None:
         (tmp_path / "cohort.json").write_text(content)
     with pytest.raises(ValueError, match=r"expected .*render a cohort into this folder"):
-        list(scan(tmp_path))
+        list(scan(tmp_path, CONTEXT))
