@@ -32,7 +32,9 @@ _LESION = pa.struct(
     + [(name, pa.float64()) for name in ("row", "column", "height", "width", "diameter_mm", "subtlety")]
     + [("malignancy", pa.string()), ("readers", pa.int32())]
 )
-_SPACING = pa.struct([("row", pa.float64()), ("column", pa.float64()), ("source", pa.string())])
+_SPACING = pa.struct(
+    [("row", pa.float64()), ("column", pa.float64()), ("source", pa.string()), ("calibration", pa.string())]
+)
 
 SCHEMA = pa.schema(
     [

@@ -34,11 +34,13 @@ class Spacing:
     """Pixel spacing in mm, (row, column), and the DICOM attribute (or sidecar) that it came from.
 
     ImagerPixelSpacing is measured at the detector, not in the patient (PS3.3 C.8.11.3): ``source`` keeps that.
+    ``calibration`` is PixelSpacingCalibrationType (PS3.3 10.7.1.3): "GEOMETRY", "FIDUCIAL" or "" where not stated.
     """
 
     row: float
     column: float
     source: str
+    calibration: str = ""
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.row, self.column]).all() and self.row > 0 and self.column > 0):

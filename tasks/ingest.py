@@ -124,7 +124,7 @@ def _identity(sample: Sample) -> list[object]:
         sample.licence,
         sample.source_url,
         sample.findings,
-        sample.spacing and [sample.spacing.row, sample.spacing.column, sample.spacing.source],
+        sample.spacing and asdict(sample.spacing),
         sample.lesions and [asdict(lesion) for lesion in sample.lesions],
         sample.soft_tissue_path,
         [asdict(mask) for mask in sample.masks],
