@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +13,7 @@ from data_catalog.image_files import read_mask_file
 from data_catalog.manifest import MaskFile, Sample
 from data_catalog.radiograph import MaskSet, Structure
 from data_catalog.refusals import Reason, Refusal
+from data_catalog.vocabulary import Convention
 
 Mask = npt.NDArray[np.bool_]
 Reader = Callable[[MaskFile, tuple[int, int]], tuple[Mask, Mask | None]]
@@ -26,10 +28,34 @@ READERS: dict[str, Reader] = {"png": _png}
 """Encoding -> reader. Each may return an empty mask: whether that is an answer is decided on the union."""
 
 
+def annotation_conventions(sample: Sample, structure: Structure) -> set[Convention]:
+    """The conventions by which ``structure`` is drawn on ``sample``; empty where nobody looked for it.
+
+    Lesions without a mask are weak masks: the ellipse in the box, or the circle of the stated diameter.
+    """
+    masks = {mask.convention for mask in sample.masks_of(structure)}
+    if masks or structure is not Structure.NODULE or sample.lesions is None:
+        return masks
+    # That there is none is said alike by every convention.
+    return {Convention.BOX if lesion.height is not None else Convention.CIRCLE for lesion in sample.lesions}
+
+
+def is_annotated(sample: Sample, structures: Collection[Structure]) -> bool:
+    """Whether somebody looked for one of ``structures`` on ``sample``; no lesion found is an answer too."""
+    looked = Structure.NODULE in structures and sample.lesions is not None
+    return looked or any(mask.structure in structures for mask in sample.masks)
+
+
+def shows(sample: Sample, structure: Structure) -> bool:
+    """Whether ``structure`` is annotated on ``sample`` and there."""
+    return bool(sample.masks_of(structure) or (structure is Structure.NODULE and sample.lesions))
+
+
 def read_masks(sample: Sample) -> MaskSet:
     """The masks of a converted row at the image's size, and the pixels to leave out.
 
-    Masks of one structure are united. A row without masks has an all-ignored lung: nobody drew it.
+    Masks of one structure are united; lesions without a mask are drawn (:func:`annotation_conventions`). A row without
+    annotation has an all-ignored lung: nobody drew it.
 
     Raises:
         Refusal: a mask file cannot be used; MASK_INVALID where the lungs have no pixel at all.
@@ -42,6 +68,8 @@ def read_masks(sample: Sample) -> MaskSet:
         planes[mask.structure] = planes[mask.structure] | plane if mask.structure in planes else plane
         if ignore is not None:
             ignored |= ignore
+    if Structure.NODULE not in planes and sample.lesions is not None:
+        planes[Structure.NODULE] = _lesion_mask(sample, shape)
     if not planes:
         return MaskSet({Structure.LUNG: np.zeros(shape, bool)}, np.ones(shape, bool))
     if Structure.LUNG in planes and not planes[Structure.LUNG].any():
@@ -53,3 +81,15 @@ def read_masks(sample: Sample) -> MaskSet:
             first,
         )
     return MaskSet(planes, ignored if ignored.any() else None)
+
+
+def _lesion_mask(sample: Sample, shape: tuple[int, int]) -> Mask:
+    """(H, W) bool: the ellipse in each lesion's box, or the circle of its diameter; without a size it is a dot."""
+    plane = np.zeros(shape, np.uint8)
+    for lesion in sample.lesions or ():
+        height, width = lesion.height, lesion.width
+        if (height is None or width is None) and lesion.diameter_mm is not None and sample.spacing is not None:
+            height, width = lesion.diameter_mm / sample.spacing.row, lesion.diameter_mm / sample.spacing.column
+        axes = max(1, round((width or 2.0) / 2)), max(1, round((height or 2.0) / 2))
+        cv2.ellipse(plane, (round(lesion.column), round(lesion.row)), axes, 0, 0, 360, 1, -1)
+    return plane.astype(bool)

@@ -61,7 +61,7 @@ def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]
             f"Expected at least 3 patients to split into train, val and test, but got {len(patients)}: {patients}. "
             "Add patients, or predict with a trained model instead."
         )
-    labelled = {s.patient_id for s in samples if s.masks} or set(patients)
+    labelled = {s.patient_id for s in samples if s.masks or s.lesions} or set(patients)
     sides = given | {p: _side(_draw(p, config.salt), config) for p in patients if p not in given}
     free = [p for p in patients if p not in given and p in labelled]
     for index, side in enumerate(("test", "val")):

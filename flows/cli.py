@@ -51,7 +51,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 def run(
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", "-s", metavar="KIND=PATH", help="phantom, pairs=FOLDER or dicom=PATH; repeatable."),
+        typer.Option(
+            "--source",
+            "-s",
+            metavar="KIND=PATH",
+            help="pairs=FOLDER, dicom=PATH, jsrt=FOLDER ... (`cxr data list`); repeatable.",
+        ),
     ] = None,
     preset: Annotated[PresetName, typer.Option(help="demo: two CPU cores, minutes. full: a GPU.")] = PresetName.demo,
     home: Home = None,
@@ -59,6 +64,17 @@ def run(
     config: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="TOML with values over the preset's (docs/configuration.md)."),
+    ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            help="Who converts and preprocesses: threads:N, dask:N (processes) or dask:tcp://HOST:PORT. Same results.",
+            show_default="threads:2",
+        ),
+    ] = None,
+    mix_conventions: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STRUCTURE:A,B", help="Train on masks of several conventions, such as lung:v7,scr."),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -68,7 +84,9 @@ def run(
 
     with reporting_errors(as_json):
         settings = _settings(home)
-        summary = run_main_job(settings, source or [], preset.value, seed, config, quiet or as_json)
+        given = {"workers": workers, "mix_conventions": mix_conventions}
+        options = {name: value for name, value in given.items() if value}
+        summary = run_main_job(settings, source or [], preset.value, seed, config, quiet or as_json, options)
     if as_json:
         print(json.dumps(summary.model_dump(mode="json") | {"recomputed": summary.recomputed}))
     elif not quiet:

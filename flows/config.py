@@ -10,12 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.training import TrainConfig
+from data_catalog.conventions import parse_mix
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
-from data_catalog.sources import SourceSpec
+from data_catalog.sources import SOURCES, SourceSpec
 from data_catalog.split import SplitConfig
+from data_catalog.vocabulary import Convention
 
 Preset = Literal["demo", "full"]
+WORKERS = r"threads(:\d+)?|dask(:\d+)?|dask:[a-z]+://\S+"
+"""How ``workers`` is written."""
 
 
 class RunConfig(BaseModel):
@@ -24,6 +28,9 @@ class RunConfig(BaseModel):
     Attributes:
         model_name: name in the registry. Where every image with masks is a phantom it gets "-phantom" behind it, so
             that such a model never competes with models for patients.
+        workers: who converts and preprocesses: "threads:N" here, "dask:N" for N processes of a Dask cluster started for
+            the run, "dask:tcp://HOST:PORT" for one that is up. Results are the same.
+        mix_conventions: mask conventions that may be mixed in one training and one score, such as "lung:v7,scr".
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
@@ -36,12 +43,16 @@ class RunConfig(BaseModel):
     network: SegmentationConfig = SegmentationConfig()
     train: TrainConfig = TrainConfig()
     model_name: str = "cxr-lung"
+    workers: str = Field(default="threads:2", pattern=f"^({WORKERS})$")
+    mix_conventions: tuple[str, ...] = ()
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:
-        if Structure.LUNG not in self.network.structures:
-            raise ValueError(f"Expected `network.structures` to hold 'lung', but got {self.network.structures}")
+        if not self.network.structures:
+            raise ValueError("Expected `network.structures` to name at least one structure, but it is empty")
+        for text in self.mix_conventions:
+            parse_mix(text)
         if self.preprocess.size % self.network.stride:
             raise ValueError(
                 f"Expected `preprocess.size` to be a multiple of {self.network.stride}, as the network's "
@@ -49,20 +60,28 @@ class RunConfig(BaseModel):
             )
         return self
 
+    def allowed_mix(self) -> dict[Structure, frozenset[Convention]]:
+        """``mix_conventions`` by structure."""
+        return dict(parse_mix(text) for text in self.mix_conventions)
+
 
 def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: int = 0) -> RunConfig:
     """The config of a preset.
 
     "demo" fits two CPU cores: 256 x 256, a small U-Net, minutes. "full" is for a GPU: 512 x 512, a wider network.
-    Phantoms are drawn by one hand and need few epochs; radiographs of patients need many.
+    Phantoms are drawn by one hand and need few epochs; radiographs of patients need many. What is trained follows from
+    the sources (:func:`structures_of`), and so does the model's name.
     """
     sources = sources or (SourceSpec("phantom"),)
     synthetic = all(source.kind == "phantom" for source in sources)
     train = TrainConfig(epochs=30 if synthetic else 400, seed=seed)
+    structures = structures_of(sources)
     config = RunConfig(
         sources=sources,
         phantom=PhantomConfig(seed=seed),
+        network=SegmentationConfig(structures=structures),
         train=train,
+        model_name=f"cxr-{structures[0]}",
     )
     if preset == "demo":
         return config
@@ -70,10 +89,16 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
         update={
             "phantom": PhantomConfig(seed=seed, patients=256, size=512),
             "preprocess": PreprocessConfig(size=512),
-            "network": SegmentationConfig(channels=(32, 64, 128, 256, 512, 512, 512, 512)),
+            "network": SegmentationConfig(structures=structures, channels=(32, 64, 128, 256, 512, 512, 512, 512)),
             "train": train.model_copy(update={"epochs": 60 if synthetic else 400, "batch_size": 16}),
         }
     )
+
+
+def structures_of(sources: Sequence[SourceSpec]) -> tuple[Structure, ...]:
+    """What to train on ``sources``: lungs where one of them draws lungs, else whatever they annotate."""
+    given = [structure for source in sources for structure in SOURCES[source.kind].structures]
+    return (Structure.LUNG,) if Structure.LUNG in given or not given else tuple(dict.fromkeys(given))
 
 
 def parse_sources(texts: Sequence[str]) -> tuple[SourceSpec, ...]:

@@ -15,14 +15,13 @@ from data_catalog.sources import SourceSpec
 from flows.config import RunConfig, make_config
 from flows.home import alone_in
 from flows.settings import load_settings
+from flows.shards import prepare_shards, task_runner
 from tasks.caching import Steps
-from tasks.convert import assemble_cohort, convert_shard
+from tasks.convert import assemble_cohort
 from tasks.evaluate import code_version as evaluation_version
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest, plan_shards, render_phantoms
-from tasks.preprocess import preprocess_shard
-from tasks.progress import sink
-from tasks.records import Cohort, ConvertedShard, Evaluated, PlannedShard, PreparedShard, RunSummary, Trained
+from tasks.records import Cohort, Evaluated, PreparedShard, RunSummary, Trained
 from tasks.register import find_champion, register
 from tasks.report import publish_report
 from tasks.train import train
@@ -45,10 +44,14 @@ def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     device = pick_device(config.device)
     sources = _rendered(steps, config, store)
     ingested = ingest(sources, folder, store / "unpacked")
-    converted = _converted(steps, plan_shards(ingested, folder), store)
-    cohort = assemble_cohort(ingested, converted, config.split, folder)
-    shards = _preprocessed(steps, converted, config, store)
-    name = f"{config.model_name}-phantom" if cohort.synthetic else config.model_name
+    scaled_out = prepare_shards.with_options(task_runner=task_runner(config.workers))
+    prepared = scaled_out(plan_shards(ingested, folder), config.preprocess, config.network.structures, store)
+    steps.count(prepared.steps)
+    cohort = assemble_cohort(
+        ingested, prepared.converted, config.split, config.network.structures, config.allowed_mix(), folder
+    )
+    shards = list(prepared.prepared)
+    name = f"{config.model_name}{cohort.suffix}"
     trained = _trained(steps, cohort, shards, config, name, device, tracking_uri, store)
     scores = _evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
     reigning = find_champion(tracking_uri, name, trained, home)
@@ -81,31 +84,6 @@ def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
             source = SourceSpec(source.kind, task.result())
         sources.append(source)
     return sources
-
-
-def _converted(steps: Steps, plan: list[PlannedShard], store: Path) -> list[ConvertedShard]:
-    tasks = [
-        steps.submit(convert_shard, outputs=[out / "rows.parquet", out / "dicom"], key=shard.key, shard=shard, out=out)
-        for shard in plan
-        for out in [store / "converted" / shard.key]
-    ]
-    shards: list[ConvertedShard] = [task.result() for task in tasks]
-    sink().finish("convert", f"{sum(s.images for s in shards)} images, {sum(s.refused for s in shards)} refused")
-    return shards
-
-
-def _preprocessed(steps: Steps, converted: list[ConvertedShard], config: RunConfig, store: Path) -> list[PreparedShard]:
-    tasks = []
-    for shard in converted:
-        if shard.images:
-            structures = config.network.structures
-            key = digest_of(shard.key, config.preprocess, structures)[:32]
-            out = store / "shards" / key
-            parameters = {"key": key, "shard": shard, "config": config.preprocess, "structures": structures, "out": out}
-            tasks.append(steps.submit(preprocess_shard, outputs=[out / "images.npy"], **parameters))
-    shards: list[PreparedShard] = [task.result() for task in tasks]
-    sink().finish("preprocess", f"{len(shards)} shards")
-    return shards
 
 
 def _trained(

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from tasks.records import RunSummary
 
 
-def read_config(sources: Sequence[str], preset: Preset, seed: int, file: Path | None) -> RunConfig:
-    """The run's config: the preset, with the values of the TOML ``file`` over it.
+def read_config(
+    sources: Sequence[str], preset: Preset, seed: int, file: Path | None, options: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """The run's config: the preset, with the values of the TOML ``file`` over it, and ``options`` over both.
 
     Raises:
         UsageError: an unknown source, a path that is not there, an unknown key or a value out of range.
@@ -37,7 +39,7 @@ def read_config(sources: Sequence[str], preset: Preset, seed: int, file: Path | 
         changes = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
         listed = [f"{entry['kind']}={entry.get('path', '')}".rstrip("=") for entry in changes.pop("sources", [])]
         config = make_config(parse_sources(sources or listed), preset, seed)
-        return RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes))
+        return RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes) | dict(options or {}))
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise UsageError(f"{file or 'The configuration'} cannot be used. {'; '.join(wrong)}") from error
@@ -56,7 +58,13 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_main_job(
-    settings: Settings, sources: Sequence[str], preset: Preset, seed: int, file: Path | None, quiet: bool
+    settings: Settings,
+    sources: Sequence[str],
+    preset: Preset,
+    seed: int,
+    file: Path | None,
+    quiet: bool,
+    options: Mapping[str, Any] | None = None,
 ) -> RunSummary:
     """Run the main job in this process, on a Prefect server that is up or a private one.
 
@@ -66,7 +74,7 @@ def run_main_job(
     """
     check_home(settings.home)
     apply_environment(settings)
-    config = read_config(sources, preset, seed, file)
+    config = read_config(sources, preset, seed, file, options)
     with showing_progress(quiet), prefect_server(settings), stopping_at_once():
         from flows.main_job import main_job
 

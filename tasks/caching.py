@@ -6,7 +6,7 @@ the plain functions below a task nor the content behind a path (docs/decisions/0
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ class Steps:
 
     def __init__(self) -> None:
         self._futures: list[tuple[str, PrefectFuture[Any]]] = []
+        self._elsewhere: dict[str, dict[str, int]] = {}
+
+    def count(self, elsewhere: Mapping[str, dict[str, int]]) -> None:
+        """Add the tally of steps that another flow submitted."""
+        self._elsewhere.update(elsewhere)
 
     def submit(self, task: Task[Any, Any], *, outputs: Iterable[Path], **parameters: Any) -> PrefectFuture[Any]:
         """Submit ``task``; where one of ``outputs`` is gone, a cached result does not count."""
@@ -39,7 +44,7 @@ class Steps:
 
     def tally(self) -> dict[str, dict[str, int]]:
         """Task name -> {"ran": n, "cached": n}, once all are done."""
-        counts: dict[str, dict[str, int]] = {}
+        counts = {name: dict(count) for name, count in self._elsewhere.items()}
         for name, future in self._futures:
             future.wait()
             cached = future.state.name == "Cached"

@@ -9,12 +9,15 @@ from pathlib import Path
 from prefect import task
 
 from data_catalog.atomic import replacing_folder
+from data_catalog.conventions import Allowed, check_conventions, conventions_of
 from data_catalog.dicom_write import convert_to_dicom
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.mask_files import read_masks
+from data_catalog.mask_files import is_annotated, read_masks
+from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash
+from data_catalog.vocabulary import Convention
 from tasks.caching import BY_KEY
 from tasks.progress import sink
 from tasks.records import Cohort, ConvertedShard, Ingested, PlannedShard
@@ -79,12 +82,28 @@ def _moved(sample: Sample, part: Path, out: Path) -> Sample:
 
 
 @task(name="assemble-cohort")
-def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config: SplitConfig, folder: Path) -> Cohort:
+def assemble_cohort(
+    ingested: Ingested,
+    shards: Sequence[ConvertedShard],
+    config: SplitConfig,
+    structures: Sequence[Structure],
+    mix: Allowed,
+    folder: Path,
+) -> Cohort:
     """Put the shards' rows together, split them by patient, and refuse a split that leaks.
 
     Writes ``manifest.parquet`` and ``rejected.parquet`` in ``folder``.
 
+    Args:
+        ingested: what ingest found.
+        shards: after conversion.
+        config: shares of patients held back.
+        structures: what is trained, the one that is scored first.
+        mix: conventions that may stand side by side.
+        folder: of the run.
+
     Raises:
+        ConventionMix: rows draw one of ``structures`` by several conventions.
         SplitLeak: a split that came with the data shares a patient or a near-duplicate.
         ValueError: too few images or patients are left.
     """
@@ -95,6 +114,7 @@ def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config
         write_rejected(rejected, folder / "rejected.parquet")
         reasons = dict(Counter(str(row.reason) for row in rejected))
         raise ValueError(f"Expected at least one usable image, but all were refused: {reasons or 'no image found'}")
+    check_conventions(samples, structures, mix)
     check_split([sample for sample in samples if sample.split is not None])
     samples, leaking = without_leaks(assign_split(samples, config))
     rejected += leaking
@@ -106,10 +126,26 @@ def assemble_cohort(ingested: Ingested, shards: Sequence[ConvertedShard], config
         rejected=str(folder / "rejected.parquet"),
         digest=cohort_digest(samples),
         test_digest=test_digest(samples),
-        synthetic={sample.source for sample in samples if sample.masks} == {"phantom"},
+        synthetic=all(sample.image_format == "simulated" for sample in samples if is_annotated(sample, structures)),
+        suffix=model_suffix(samples, structures),
         counts=dict(Counter(str(sample.split) for sample in samples)),
         refused=len(rejected),
     )
+
+
+def model_suffix(samples: Sequence[Sample], structures: Sequence[Structure]) -> str:
+    """What goes behind a model's name, so that only models of one kind of truth compete in the registry.
+
+    "-phantom" or "-simulated" where no annotated image is a patient's radiograph; the conventions of the scored
+    structure where they are not its usual ones: "-scr" for lungs without the heart.
+    """
+    annotated = [sample for sample in samples if is_annotated(sample, structures)]
+    suffix = ""
+    if annotated and all(sample.image_format == "simulated" for sample in annotated):
+        suffix = "-phantom" if {sample.source for sample in annotated} == {"phantom"} else "-simulated"
+    names = conventions_of(annotated, structures[:1]).get(structures[0], set())
+    usual = {Structure.LUNG: {Convention.V7}}.get(structures[0], names)
+    return suffix + "".join(f"-{name}" for name in sorted(names) if names != usual)
 
 
 def without_leaks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:

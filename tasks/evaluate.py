@@ -23,12 +23,11 @@ from data_catalog.atomic import replacing_folder
 from data_catalog.digest import source_digest
 from data_catalog.manifest import Sample, read_manifest
 from data_catalog.mask_files import read_masks
-from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
 from tasks.caching import BY_KEY
 from tasks.progress import sink
 from tasks.records import Cohort, Evaluated
-from tasks.train import labelled
+from tasks.train import scorable
 
 PICTURES = 3
 """Worst, median and best: this many of each are drawn."""
@@ -55,9 +54,9 @@ def evaluate(key: str, cohort: Cohort, package: Path, device: str, out: Path) ->
 
     Writes ``scores.parquet`` (a row per image), ``summary.json`` and pictures of the best, median and worst.
     """
-    samples = labelled(read_manifest(Path(cohort.manifest)), "test")
-    sink().start("evaluate", len(samples))
     segmenter = Segmenter(package, device)
+    samples = scorable(read_manifest(Path(cohort.manifest)), segmenter.card.network.structures[0])
+    sink().start("evaluate", len(samples))
     with replacing_folder(out) as part:
         scores = []
         for sample in samples:
@@ -87,11 +86,12 @@ def _record(key: str, out: Path, weights: str, dice: Interval, iou: Interval) ->
 
 
 def score(segmenter: Segmenter, sample: Sample) -> Score:
-    """Dice and IoU of the lung mask of one converted row, at native size, unsure pixels left out."""
+    """Dice and IoU of the first structure's mask of one converted row, at native size, unsure pixels left out."""
+    structure = segmenter.card.network.structures[0]
     radiograph = read_radiograph(Path(sample.dicom_path or ""), image_format="dicom")
     truth = read_masks(sample)
     prediction = segmenter.predict(radiograph)
-    result = overlap(prediction.masks.masks[Structure.LUNG], truth.masks[Structure.LUNG], truth.ignore)
+    result = overlap(prediction.masks.masks[structure], truth.masks[structure], truth.ignore)
     return Score(
         sample_id=sample.sample_id,
         patient_id=sample.patient_id,
@@ -101,7 +101,7 @@ def score(segmenter: Segmenter, sample: Sample) -> Score:
         width=radiograph.shape[1],
         dice=result.dice,
         iou=result.iou,
-        confidence=prediction.confidence[Structure.LUNG],
+        confidence=prediction.confidence[structure],
     )
 
 
@@ -109,6 +109,7 @@ def draw_cases(
     segmenter: Segmenter, samples: Sequence[Sample], scores: Sequence[Score], folder: Path
 ) -> list[dict[str, str | float]]:
     """Overlays of the worst, median and best test images: name, which, Dice and file of each, worst first."""
+    structure = segmenter.card.network.structures[0]
     order = np.argsort([s.dice for s in scores], kind="stable").tolist()
     middle = max(0, (len(order) - PICTURES) // 2)
     chosen = {
@@ -121,8 +122,8 @@ def draw_cases(
         for index in indices:
             sample, scored = samples[index], scores[index]
             radiograph = read_radiograph(Path(sample.dicom_path or ""), image_format="dicom")
-            predicted = segmenter.predict(radiograph).masks.masks[Structure.LUNG]
-            truth = read_masks(sample).masks[Structure.LUNG]
+            predicted = segmenter.predict(radiograph).masks.masks[structure]
+            truth = read_masks(sample).masks[structure]
             name = f"{which}-{sample.sample_id}.png"
             write_png(folder / name, draw_overlay(radiograph.pixels, predicted, truth, side=640))
             pictures.append({"which": which, "file": name, "image": sample.image_path, "dice": scored.dice})

@@ -43,7 +43,8 @@ class Cohort(Record):
     """The whole cohort after conversion: split, checked, and with every refusal so far.
 
     ``digest`` is of what a training reads; ``test_digest`` of the test rows as scores name them; ``synthetic`` says
-    that every image with masks is a phantom.
+    that no annotated image is of a patient's radiograph; ``suffix`` goes behind the model's name, so that only models
+    of one kind of truth compete ("-phantom", "-simulated", "-scr" for lungs without the heart).
     """
 
     manifest: str
@@ -51,6 +52,7 @@ class Cohort(Record):
     digest: str
     test_digest: str
     synthetic: bool
+    suffix: str = ""
     counts: dict[str, int]
     refused: int
 
@@ -60,6 +62,14 @@ class PreparedShard(Record):
 
     folder: str
     digest: str
+
+
+class PreparedCohort(Record):
+    """All shards after conversion and preprocessing, in one order, and what had to be computed for them."""
+
+    converted: tuple[ConvertedShard, ...]
+    prepared: tuple[PreparedShard, ...]
+    steps: dict[str, dict[str, int]]
 
 
 class Trained(Record):

@@ -16,7 +16,7 @@ from tasks.evaluate import read_scores
 from tasks.progress import sink
 from tasks.records import Champion, Cohort, Evaluated, Registered, Trained
 from tasks.tracking import Tracker, Version
-from tasks.train import labelled, sources_used
+from tasks.train import scorable
 
 EXAMPLE_SIDE = 256
 
@@ -80,7 +80,8 @@ def on_common_rows(
 ) -> tuple[float, float | None]:
     """Mean Dice of both on the test rows that the champion was not trained on; None for it where there are none."""
     seen = set(read_card(Path(reigning.package)).train_rows) if reigning else set()
-    samples = labelled(read_manifest(Path(cohort.manifest)), "test")
+    scored = {row.sample_id for row in read_scores(Path(challenger.folder))}
+    samples = [sample for sample in read_manifest(Path(cohort.manifest)) if sample.sample_id in scored]
     fair = {sample.sample_id for sample in samples if sample.image_sha256 not in seen}
     if not fair:
         return challenger.dice, None
@@ -103,7 +104,8 @@ def _decision(version: str, champion_version: str, mine: float, theirs: float | 
 
 def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Evaluated) -> Version:
     """Put the measured metrics into the card and log package, data sets and metrics to the training's run."""
-    test = labelled(read_manifest(Path(cohort.manifest)), "test")
+    samples = read_manifest(Path(cohort.manifest))
+    test = scorable(samples, read_card(Path(trained.package)).network.structures[0])
     metrics = {
         "test_dice": scores.dice,
         "test_dice_low": scores.dice_low,
@@ -117,7 +119,7 @@ def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Eva
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         shutil.copytree(trained.package, package)
-        card = rewrite_card(package, metrics=metrics, sources=sources_used(read_manifest(Path(cohort.manifest))))
+        card = rewrite_card(package, metrics=metrics, sources=read_card(Path(trained.package)).sources)
         if card.weights_sha256 != trained.weights_sha256:
             raise ValueError(f"Expected weights {trained.weights_sha256}, but rewriting gave {card.weights_sha256}")
         run_id = trained.tracking_run

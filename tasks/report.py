@@ -93,6 +93,7 @@ def gather(
         decision=registered.decision,
         weights_sha256=scores.weights_sha256,
         synthetic=card.synthetic,
+        structure=card.network.structures[0],
         limits=card.limits,
         dice=Interval(**evaluation["dice"]),
         iou=Interval(**evaluation["iou"]),

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cxr_models.metrics import Interval
 from cxr_models.overlay import PREDICTED, TRUTH
 from data_catalog.manifest import SPLITS
+from data_catalog.radiograph import Structure
 from data_catalog.refusals import Rejected
 from tasks import report_charts
 
@@ -27,6 +28,7 @@ REFUSALS_NAMED = 200
 """So many refused files are named per reason; ``rejected.parquet`` names all."""
 
 NOT_STATED = "not stated"
+STRUCTURE_NAMES = {Structure.LUNG: "lungs", Structure.RIB: "ribs", Structure.NODULE: "nodules"}
 
 GROUPS = {
     "worst": ("Worst", "Where model and reference differ most."),
@@ -82,7 +84,8 @@ class ReportData:
     Attributes:
         model, version, aliases, decision: as the registry has them.
         weights_sha256: of the model.
-        synthetic: no image is of a patient.
+        synthetic: no image is a patient's radiograph.
+        structure: what the model outlines, and what Dice is of.
         limits: what the model is not for.
         dice, iou: means over the test images with their intervals.
         cases: every test image, in any order.
@@ -101,6 +104,7 @@ class ReportData:
     decision: str
     weights_sha256: str
     synthetic: bool
+    structure: Structure
     limits: str
     dice: Interval
     iou: Interval
@@ -186,9 +190,10 @@ def headline(data: ReportData) -> str:
     scores = sorted(case.dice for case in data.cases)
     middle = (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2
     image, patient = ("rendered phantom", "virtual patient") if data.synthetic else ("chest radiograph", "patient")
+    outlined = STRUCTURE_NAMES.get(data.structure, str(data.structure))
     text = (
         f"On {plural(data.dice.n, image)} of {plural(data.dice.patients, patient)} that it was not trained on, the "
-        f"model's outline of the lungs agrees with the reference to a Dice of {data.dice.mean:.3f}"
+        f"model's outline of the {outlined} agrees with the reference to a Dice of {data.dice.mean:.3f}"
     )
     if data.dice.n == 1:
         return f"{text}; one image says little."

@@ -17,7 +17,9 @@ from cxr_models.training import TrainConfig, TrainingData, describe, fit
 from data_catalog.atomic import replacing
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest
+from data_catalog.mask_files import is_annotated, shows
 from data_catalog.preprocess import PreprocessConfig
+from data_catalog.radiograph import Structure
 from data_catalog.shards import open_shard
 from tasks.caching import BY_KEY
 from tasks.progress import sink
@@ -25,23 +27,32 @@ from tasks.records import Cohort, PreparedShard, Trained
 from tasks.tracking import Tracker
 
 
-def labelled(samples: Sequence[Sample], split: str) -> list[Sample]:
-    """Rows of ``split`` that have masks."""
-    return [sample for sample in samples if sample.split == split and sample.masks]
+def labelled(samples: Sequence[Sample], split: str, structures: Sequence[Structure]) -> list[Sample]:
+    """Rows of ``split`` on which somebody looked for one of ``structures``."""
+    return [sample for sample in samples if sample.split == split and is_annotated(sample, structures)]
 
 
-def training_data(cohort: Cohort, shards: Sequence[PreparedShard], preprocess: PreprocessConfig) -> TrainingData:
+def scorable(samples: Sequence[Sample], structure: Structure) -> list[Sample]:
+    """Test rows that show ``structure``: Dice on an image without it says nothing of an outline."""
+    return [sample for sample in samples if sample.split == "test" and shows(sample, structure)]
+
+
+def training_data(
+    cohort: Cohort, shards: Sequence[PreparedShard], preprocess: PreprocessConfig, structures: Sequence[Structure]
+) -> TrainingData:
     """Open the shards and find the rows of the cohort's split in them.
 
     Raises:
         ValueError: no labelled row to train on, or none to test on.
     """
     samples = read_manifest(Path(cohort.manifest))
-    sides = {side: {s.sample_id for s in labelled(samples, side)} for side in ("train", "val", "test")}
-    if not sides["train"] or not sides["test"]:
+    sides = {side: {s.sample_id for s in labelled(samples, side, structures)} for side in ("train", "val")}
+    tested = len(scorable(samples, structures[0]))
+    if not sides["train"] or not tested:
+        names = " or ".join(structures)
         raise ValueError(
-            f"Expected images with lung masks to train and to test on, but got {len(sides['train'])} and "
-            f"{len(sides['test'])}. Add a source with masks (pairs=FOLDER), or use `cxr predict` on these images."
+            f"Expected images with {names} masks to train and to test on, but got {len(sides['train'])} and {tested}. "
+            "Add a source that has some (`cxr data list`; your own: pairs=FOLDER), or use `cxr predict` on these."
         )
     opened = [open_shard(Path(shard.folder)) for shard in shards]
     rows = {side: [] for side in ("train", "val")}  # type: dict[str, list[tuple[int, int]]]
@@ -69,7 +80,7 @@ def train(
     out: Path,
 ) -> Trained:
     """Train a model package into ``out/package``, going on from ``out.checkpoint.safetensors`` where there is one."""
-    data = training_data(cohort, shards, preprocess)
+    data = training_data(cohort, shards, preprocess, network.structures)
     tracker = Tracker(tracking_uri, home)
     run_id = tracker.start_run(model_name, key, describe(data, network, config, device))
     tracker.log_inputs(run_id, {"train": (data.digest, cohort.manifest)})
@@ -96,18 +107,19 @@ def card_fields(
 ) -> dict[str, Any]:
     """The card's fields that are known before the model is measured."""
     samples = read_manifest(Path(cohort.manifest))
+    seen = [row for side in ("train", "val") for row in labelled(samples, side, network.structures)]
     return {
         "name": name,
         "manifest_sha256": cohort.digest,
-        "test_rows": tuple(sorted(s.image_sha256 for s in labelled(samples, "test"))),
-        "train_rows": tuple(sorted(s.image_sha256 for s in samples if s.split in ("train", "val") and s.masks)),
+        "test_rows": tuple(sorted(s.image_sha256 for s in scorable(samples, network.structures[0]))),
+        "train_rows": tuple(sorted(s.image_sha256 for s in seen)),
         "commit": code_commit(),
         "seed": config.seed,
         "epochs": config.epochs,
         "input": preprocess,
         "network": network,
         "training": config.model_dump(mode="json"),
-        "sources": sources_used(samples),
+        "sources": sources_used(seen),
         "synthetic": cohort.synthetic,
     }
 
@@ -116,9 +128,8 @@ def sources_used(samples: Sequence[Sample]) -> tuple[dict[str, Any], ...]:
     """Source, licence and origin of the images that were trained on, with their number."""
     used: dict[tuple[str, str, str], int] = {}
     for sample in samples:
-        if sample.split in ("train", "val") and sample.masks:
-            entry = (sample.source, sample.licence, sample.source_url)
-            used[entry] = used.get(entry, 0) + 1
+        entry = (sample.source, sample.licence, sample.source_url)
+        used[entry] = used.get(entry, 0) + 1
     return tuple(
         {"source": source, "licence": licence, "url": url, "images": count}
         for (source, licence, url), count in sorted(used.items())

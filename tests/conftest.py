@@ -22,6 +22,8 @@ from flows.settings import apply_environment, load_settings
 _SESSION = tempfile.TemporaryDirectory(prefix="cxr-tests-", ignore_cleanup_errors=True)
 apply_environment(load_settings(Path(_SESSION.name)))  # before any test imports Prefect or MLflow
 
+from flows.servers import prefect_server  # noqa: E402
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -154,6 +156,13 @@ def pairs_folder():
 def session_home() -> Path:
     """The home that this process's Prefect and MLflow are set to."""
     return Path(_SESSION.name)
+
+
+@pytest.fixture(scope="session")
+def prefect_api(session_home):
+    """API URL of a private Prefect server that lives as long as the session."""
+    with prefect_server(load_settings(session_home)) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

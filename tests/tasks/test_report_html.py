@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cxr_models.metrics import bootstrap_mean
+from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from tasks import report_charts
 from tasks.report_html import Case, Picture, ReportData, SourceRow, picture_groups, render_report, view_rows, web_link
@@ -89,6 +90,7 @@ def make_data(n: int = 30, **changes) -> ReportData:
         decision="version 3 has Dice 0.9700 on 30 test images; there is no other champion to beat, so it is champion.",
         weights_sha256="0123456789ab" + "0" * 52,
         synthetic=False,
+        structure=Structure.LUNG,
         limits=LIMITS,
         dice=bootstrap_mean([case.dice for case in cases], patients),
         iou=bootstrap_mean([case.iou for case in cases], patients),
