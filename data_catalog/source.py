@@ -86,7 +86,6 @@ class Source:
         structures: what can be trained on it.
         scan: see :data:`Scan`.
         check: see :data:`Check`.
-        files: what ``cxr data fetch`` downloads; empty where that is not allowed or not possible.
         is_ct: whether radiographs are simulated from its CTs.
     """
 
@@ -99,5 +98,4 @@ class Source:
     structures: tuple[Structure, ...]
     scan: Scan
     check: Check
-    files: tuple[RemoteFile, ...] = ()
     is_ct: bool = False

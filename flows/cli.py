@@ -6,10 +6,7 @@ Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs were ref
 from __future__ import annotations
 
 import json
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +14,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from flows import cli_fetch  # noqa: F401  (its command belongs to data_app)
+from flows.cli_data import data_app
+from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
 from flows.settings import Settings, apply_environment, load_settings
-
-DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 
 app = typer.Typer(
     name="cxr",
@@ -30,6 +28,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+
+
+app.add_typer(data_app)
 
 
 class PresetName(StrEnum):
@@ -43,8 +44,6 @@ Home = Annotated[
     Path | None,
     typer.Option("--home", help="Everything is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 
 
 @app.command()
@@ -186,33 +185,6 @@ def _settings(home: Path | None) -> Settings:
         return load_settings(home)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-@contextmanager
-def reporting_errors(as_json: bool) -> Iterator[None]:
-    """Turn exceptions into one sentence and an exit code; the traceback goes to a log only where it helps."""
-    from flows.home import UsageError
-
-    try:
-        yield
-    except (typer.Exit, typer.BadParameter, typer.Abort):
-        raise
-    except UsageError as error:
-        _complain(str(error), as_json)
-        raise typer.Exit(USAGE) from error
-    except KeyboardInterrupt as error:
-        _complain("Interrupted. The same command goes on where this one stopped.", as_json)
-        raise typer.Exit(130) from error
-    except Exception as error:
-        expected = isinstance(error, (ValueError, OSError, RuntimeError))
-        _complain(str(error) if expected and str(error) else f"{type(error).__name__}: {error}", as_json)
-        raise typer.Exit(FAILED) from error
-
-
-def _complain(text: str, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"error": text}))
-    print(f"cxr: {text}", file=sys.stderr)
 
 
 def main() -> None:

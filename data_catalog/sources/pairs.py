@@ -208,13 +208,12 @@ def check(root: Path, context: ScanContext, kind: str = KIND) -> Iterator[CheckI
     rows = [row for _, row in _rows(root)]
     for what in ("image", "mask"):
         missing = [row[what] for row in rows if not row[what] or not (root / row[what]).is_file()]
-        advice = f"Copy them again, or take their lines out of {MANIFEST}; the first is {missing[0]!r}."
         there = f"{len(rows) - len(missing)} of {len(rows)}"
-        yield (
-            CheckItem(f"{what}s", str(len(rows)), there, "fail", advice)
-            if missing
-            else CheckItem(f"{what}s", str(len(rows)), there, "ok")
-        )
+        if missing:
+            advice = f"Copy them again, or take their lines out of {MANIFEST}; the first is {missing[0]!r}."
+            yield CheckItem(f"{what}s", str(len(rows)), there, "fail", advice)
+        else:
+            yield CheckItem(f"{what}s", str(len(rows)), there, "ok")
     patients = {row["patient_id"] for row in rows if row["patient_id"]}
     enough = len(patients) >= 3
     yield CheckItem(

@@ -1,0 +1,247 @@
+"""``cxr data``: which data sets are known, what a folder holds, and what can be made of it without training."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data_catalog.atomic import replacing_folder
+from data_catalog.ct_case import CtCase
+from data_catalog.digest_index import DigestIndex
+from data_catalog.manifest import Sample, write_manifest
+from data_catalog.refusals import Refusal, Rejected, write_rejected
+from data_catalog.source import CheckItem, ScanContext
+from data_catalog.sources import SOURCES, SourceSpec
+from flows.home import UsageError
+from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
+
+data_app = typer.Typer(name="data", help="Known data sets: list, check, download, convert.", no_args_is_help=True)
+
+KindAndPath = Annotated[str, typer.Argument(metavar="KIND=PATH", help="Such as montgomery=FOLDER; `cxr data list`.")]
+KindsAndPaths = Annotated[list[str], typer.Argument(metavar="KIND=PATH...", help="Such as jsrt=FOLDER.")]
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="As `cxr data list` names it.")]
+
+
+@data_app.command("list")
+def list_sources(as_json: AsJson = False) -> None:
+    """Every kind of data: what it gives, its terms, and how to get it."""
+    from data_catalog.published import fetchable
+
+    rows = [
+        {
+            "kind": source.kind,
+            "title": source.title,
+            "gives": source.gives,
+            "licence": source.licence,
+            "obtain": source.obtain,
+            "url": source.url,
+            "structures": [str(structure) for structure in source.structures],
+            "fetch": fetchable(source.kind),
+        }
+        for source in SOURCES.values()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("kind", "gives", "licence", "how to get it", show_lines=True)
+    for row in rows:
+        how = f"cxr data fetch {row['kind']}" if row["fetch"] else str(row["obtain"])
+        table.add_row(str(row["kind"]), str(row["gives"]), str(row["licence"]), how)
+    Console().print(table)
+
+
+@data_app.command()
+def check(source: KindAndPath, as_json: AsJson = False) -> None:
+    """Compare a folder with what was published: what is there, what is missing, counts and checksums."""
+    with reporting_errors(as_json):
+        spec = source_spec(source)
+        known = SOURCES[spec.kind]
+        with tempfile.TemporaryDirectory(prefix="cxr-check-") as workdir:
+            items = list(known.check(Path(spec.path), ScanContext(Path(workdir))))
+    if as_json:
+        lines = [{name: getattr(item, name) for name in CheckItem.__slots__} for item in items]
+        print(json.dumps({"kind": spec.kind, "path": spec.path, "licence": known.licence, "items": lines}))
+    else:
+        _show_check(items, spec)
+    raise typer.Exit(DONE if all(item.status == "ok" for item in items) else PARTLY)
+
+
+def _show_check(items: list[CheckItem], spec: SourceSpec) -> None:
+    console = Console()
+    table = Table("", "what", "published", "here", "what to do")
+    marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+    for item in items:
+        table.add_row(
+            marks[item.status], *(_plain(text) for text in (item.what, item.expected, item.found)), item.advice
+        )
+    console.print(table)
+    source = SOURCES[spec.kind]
+    console.print(f"{source.title}. Licence: {source.licence}", markup=False, highlight=False)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@data_app.command()
+def manifest(
+    sources: KindsAndPaths,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.")],
+    rejected: Annotated[
+        Path | None, typer.Option(help="Refusals.  \\[default: beside --out]", show_default=False)
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Digests of files seen before: a second look is quick.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read sources into the one manifest (Parquet), a row per image; nothing is converted."""
+    with reporting_errors(as_json):
+        specs = [source_spec(text) for text in sources]
+        where = rejected or out.with_name(f"{out.stem}-rejected.parquet")
+        with DigestIndex(index) as digests:
+            samples, cases, refused = _scanned(specs, ScanContext(out.parent / f"{out.stem}-unpacked", digests))
+        write_manifest(samples, out)
+        write_rejected(refused, where)
+        result = {"manifest": str(out), "images": len(samples), "cts": len(cases), "refused": len(refused)}
+        result |= {"patients": len({sample.patient_id for sample in samples}), "rejected": str(where)}
+    _finish(result, refused, quiet, as_json)
+
+
+@data_app.command()
+def convert(
+    sources: KindsAndPaths,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the DICOM files; must not exist.")],
+    blank_text: Annotated[bool, typer.Option("--blank-text", help="Blank text burnt in at the borders.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Secret of the pseudonyms; made where missing.  \\[default: OUT.key]", show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write every image as de-identified DICOM, with a manifest, and refusals beside the folder."""
+    from data_catalog.deidentify import Deidentifier
+    from tasks.convert import convert_one
+
+    with reporting_errors(as_json):
+        specs = [source_spec(text) for text in sources]
+        if out.exists():
+            raise UsageError(f"Expected {out} not to exist, but it does. Remove it, or choose another --out.")
+        deidentifier = Deidentifier.with_key_file(key or out.with_name(f"{out.name}.key"), blank_text=blank_text)
+        rows: list[Sample] = []
+        with tempfile.TemporaryDirectory(prefix="cxr-convert-") as workdir:
+            samples, cases, refused = _scanned(specs, ScanContext(Path(workdir)))
+            with replacing_folder(out) as part:
+                for sample in samples:
+                    try:
+                        row = convert_one(sample, part / "dicom", deidentifier)
+                        rows.append(row.with_(dicom_path=str(out / "dicom" / Path(row.dicom_path or "").name)))
+                    except Refusal as refusal:
+                        refused.append(
+                            Rejected.of(refusal, path=sample.image_path, source=sample.source, stage="convert")
+                        )
+                write_manifest(rows, part / "manifest.parquet")
+        where = out.with_name(f"{out.name}-rejected.parquet")
+        write_rejected(refused, where)
+        result = {"folder": str(out), "images": len(rows), "cts": len(cases), "refused": len(refused)}
+        result |= {"rejected": str(where)}
+    _finish(result, refused, quiet, as_json)
+
+
+@data_app.command()
+def example(
+    kind: Kind,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must not exist.")],
+    images: Annotated[int, typer.Option(min=3, max=1000, help="About how many images.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other patients.")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a small synthetic copy of a data set in its published layout, to try things on."""
+    with reporting_errors(as_json):
+        module = f"data_catalog.examples.{known_kind(kind).replace('-', '_')}"
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"{kind} has no example: {SOURCES[kind].obtain}")
+        if out.exists():
+            raise UsageError(f"Expected {out} not to exist, but it does. Remove it, or choose another --out.")
+        with replacing_folder(out) as part:
+            importlib.import_module(module).build(part, images, seed)
+    if as_json:
+        print(json.dumps({"kind": kind, "folder": str(out)}))
+    elif not quiet:
+        print(f"{out}: a synthetic {kind} data set. Try: cxr data check {kind}={out}")
+
+
+def known_kind(text: str) -> str:
+    """The kind that ``text`` names.
+
+    Raises:
+        UsageError: none, with the nearest that there is.
+    """
+    kind = text.strip().lower()
+    if kind not in SOURCES:
+        near = difflib.get_close_matches(kind, SOURCES, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"Expected a kind of data, one of {', '.join(sorted(SOURCES))}, but got {text!r}.{hint}")
+    return kind
+
+
+def source_spec(text: str) -> SourceSpec:
+    """``KIND=PATH`` as a source whose path is there.
+
+    Raises:
+        UsageError: no such kind, no path, or nothing there.
+    """
+    kind, _, path = text.partition("=")
+    known_kind(kind)
+    if not path:
+        raise UsageError(f"Expected {kind}=PATH, but got {text!r}: no path.")
+    try:
+        return SourceSpec.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _scanned(specs: list[SourceSpec], context: ScanContext) -> tuple[list[Sample], list[CtCase], list[Rejected]]:
+    samples: list[Sample] = []
+    cases: list[CtCase] = []
+    refused: list[Rejected] = []
+    for item in _found(specs, context):
+        if isinstance(item, Sample):
+            samples.append(item)
+        elif isinstance(item, CtCase):
+            cases.append(item)
+        else:
+            refused.append(item)
+    return samples, cases, refused
+
+
+def _found(specs: list[SourceSpec], context: ScanContext) -> Iterator[Sample | CtCase | Rejected]:
+    for spec in specs:
+        yield from SOURCES[spec.kind].scan(Path(spec.path), context)
+
+
+def _finish(result: dict[str, Any], refused: list[Rejected], quiet: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+    elif not quiet:
+        for row in refused[:20]:
+            print(f"refused {row.path}: {row.reason}. {row.sentence}")
+        if len(refused) > 20:
+            print(f"... and {len(refused) - 20} more: {result['rejected']}")
+        cts = f", {result['cts']} CTs (`cxr simulate` makes radiographs of them)" if result["cts"] else ""
+        where = result.get("manifest") or result["folder"]
+        print(f"{result['images']} images{cts}, {result['refused']} refused; see {where}")
+    raise typer.Exit(PARTLY if refused else DONE)
