@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -85,11 +84,12 @@ def read_masks(sample: Sample) -> MaskSet:
 
 def _lesion_mask(sample: Sample, shape: tuple[int, int]) -> Mask:
     """(H, W) bool: the ellipse in each lesion's box, or the circle of its diameter; without a size it is a dot."""
-    plane = np.zeros(shape, np.uint8)
+    plane = np.zeros(shape, bool)
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
     for lesion in sample.lesions or ():
         height, width = lesion.height, lesion.width
         if (height is None or width is None) and lesion.diameter_mm is not None and sample.spacing is not None:
             height, width = lesion.diameter_mm / sample.spacing.row, lesion.diameter_mm / sample.spacing.column
-        axes = max(1, round((width or 2.0) / 2)), max(1, round((height or 2.0) / 2))
-        cv2.ellipse(plane, (round(lesion.column), round(lesion.row)), axes, 0, 0, 360, 1, -1)
-    return plane.astype(bool)
+        down, across = (rows - lesion.row) / ((height or 1.0) / 2), (columns - lesion.column) / ((width or 1.0) / 2)
+        plane |= down**2 + across**2 <= 1
+    return plane
