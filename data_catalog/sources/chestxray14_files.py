@@ -1,0 +1,128 @@
+"""Where the files of ChestX-ray14 lie, in the layouts in which people have them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_catalog.refusals import Refusal, Rejected
+from data_catalog.source import ScanContext
+from data_catalog.tables import number, read_table, read_text
+from data_catalog.tar_archives import unpack_tar
+
+_BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    entry: str = "Data_Entry_2017*.csv"
+    boxes: str = "BBox_List_2017.csv"
+    train_val: str = "train_val_list.txt"
+    test: str = "test_list.txt"
+
+
+ENTRY = _Names()
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Paths of the tables; None for what is not there."""
+
+    entry: Path
+    boxes: Path | None
+    train_val: Path | None
+    test: Path | None
+
+
+@dataclass(slots=True)
+class Images:
+    """Name -> path of every PNG, archives that were not unpacked, and those that cannot be."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    packed: list[Path] = field(default_factory=list)
+    refused: list[Rejected] = field(default_factory=list)
+
+
+def find_tables(root: Path) -> Tables:
+    """The tables in ``root``, packed as ``.gz`` or not.
+
+    Raises:
+        ValueError: no table of images: this is not ChestX-ray14.
+    """
+    entries = sorted((*root.glob(ENTRY.entry), *root.glob(f"{ENTRY.entry}.gz")))
+    if not entries:
+        raise ValueError(
+            f"{root}: expected ChestX-ray14 with its table Data_Entry_2017_v2020.csv, but there is none. Point at the "
+            "folder that holds the table, images_001 and so on; `cxr data list` says where to get it."
+        )
+
+    def one(name: str) -> Path | None:
+        return next((path for path in (root / name, root / f"{name}.gz") if path.is_file()), None)
+
+    return Tables(entries[-1], one(ENTRY.boxes), one(ENTRY.train_val), one(ENTRY.test))
+
+
+def find_images(root: Path, context: ScanContext, *, unpack: bool = True) -> Images:
+    """Every PNG in ``images``, ``images_*`` and their ``images``; archives whose folder is not there are unpacked.
+
+    Names alone are read: seconds for all 112,120.
+    """
+    found = Images()
+    folders = [root, root / "images", *sorted(p for p in root.glob("images_*") if p.is_dir())]
+    for folder in folders:
+        _collect(folder, found)
+    for archive in sorted(root.glob("images_*.tar.gz")):
+        if (root / archive.name.removesuffix(".tar.gz")).is_dir():
+            continue
+        if not unpack:
+            found.packed.append(archive)
+            continue
+        try:
+            _collect(unpack_tar(archive, context.workdir, context.digests), found)
+        except Refusal as refusal:
+            found.refused.append(Rejected.of(refusal, path=archive, source="chestxray14", stage="ingest"))
+    return found
+
+
+def _collect(folder: Path, found: Images) -> None:
+    for place in (folder, folder / "images"):
+        if place.is_dir():
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".png"):
+                        found.paths.setdefault(entry.name, place / entry.name)
+
+
+def read_boxes(path: Path | None) -> dict[str, tuple[tuple[str, float, float, float, float], ...]]:
+    """Image -> (label, x, y, width, height) of its boxes, in pixels of the published image.
+
+    Raises:
+        ValueError: a column is missing, or a number is none.
+    """
+    boxes: dict[str, tuple[tuple[str, float, float, float, float], ...]] = {}
+    for line, label, name, values in _box_lines(path):
+        if any(value is None for value in values):
+            raise ValueError(f"{path}, line {line}: expected x, y, w and h in pixels, but got {values}.")
+        x, y, w, h = (float(value or 0) for value in values)
+        boxes[name] = (*boxes.get(name, ()), (label, x, y, w, h))
+    return boxes
+
+
+def _box_lines(path: Path | None) -> Iterator[tuple[int, str, str, list[float | None]]]:
+    if path is None:
+        return
+    # Published as "Bbox [x,y,w,h],,,": four columns, and three names that belong to nothing.
+    for line, row in read_table(path, _BOX_COLUMNS):
+        yield line, row["Finding Label"], row["Image Index"], [number(row[name]) for name in _BOX_COLUMNS[2:]]
+
+
+def read_list(path: Path | None) -> list[str]:
+    """Names on one of the official lists; none where there is no list."""
+    return [] if path is None else read_text(path).split()
+
+
+def patient_of(name: str) -> str:
+    """The patient in an image's name: ``00000013_004.png`` is of patient 00000013."""
+    return name.partition("_")[0]
