@@ -261,7 +261,7 @@ def _pixels(item: Slice) -> npt.NDArray[np.int16]:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(item.path))
     try:
-        values = sitk.GetArrayViewFromImage(reader.Execute())
+        values = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise _undecodable(item.path, ValueError(_reason(error))) from error
     if values.size != item.shape[0] * item.shape[1]:
