@@ -1,15 +1,13 @@
-"""Decoding DICOM pixel data: one decoder per transfer syntax, chosen so that a damaged file cannot end the process.
+"""Decoding DICOM pixel data: the fastest decoder of each transfer syntax that cannot end the process.
 
 GDCM aborts on some damaged JPEG, JPEG-LS and JPEG 2000 streams, and no ``except`` catches that. It is used where
-nothing else decodes the syntax (JPEG lossless, JPEG of 12 bit), in a process of its own; it costs half a second there.
+nothing else decodes the syntax (JPEG lossless, JPEG of 12 bit), in a process of its own
+(:mod:`data_catalog.isolated_decoder`). Uncompressed pixels are the file's own bytes; RLE goes through pylibjpeg-rle,
+which is written in Rust and seven times as fast as pydicom's own decoder. docs/benchmarks.md has the figures.
 """
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -28,17 +29,20 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
+from rle.utils import decode_frame
+
+from data_catalog.isolated_decoder import decoded_apart
 
 PLUGINS = {
     JPEGBaseline8Bit: "pillow",
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
-    RLELossless: "pydicom",
+    RLELossless: "pydicom",  # of several samples per pixel; see _rle
 }
 """Transfer syntax -> plugin of pydicom that decodes it in this process."""
 ISOLATED = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 """Transfer syntaxes that only GDCM decodes."""
-TIMEOUT_S = 120
+_LITTLE_ENDIAN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 
 
 def decoded(dataset: Dataset, data: bytes) -> npt.NDArray[Any]:
@@ -53,14 +57,44 @@ def decoded(dataset: Dataset, data: bytes) -> npt.NDArray[Any]:
         Exception: whatever else pydicom or its decoder raises on a damaged stream.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    if is_plain(dataset):
+        return plain_pixels(dataset.PixelData, dataset)
+    if dataset.get("SamplesPerPixel", 1) == 1 and syntax == RLELossless:
+        return _rle(dataset)
     if syntax in JPEG2000TransferSyntaxes:
         return _jpeg2000(dataset)
     if syntax.is_encapsulated and syntax != RLELossless:
         _check_jpeg_size(dataset)
     if syntax in ISOLATED:
-        return _isolated(data)
+        return decoded_apart(data)
     dataset.pixel_array_options(correct_unused_bits=False, decoding_plugin=PLUGINS.get(syntax, ""))
     return dataset.pixel_array
+
+
+def is_plain(dataset: Dataset) -> bool:
+    """Whether its pixels are words of one sample, uncompressed, little endian."""
+    return dataset.get("SamplesPerPixel", 1) == 1 and dataset.file_meta.TransferSyntaxUID in _LITTLE_ENDIAN
+
+
+def plain_pixels(data: bytes | memoryview, dataset: Dataset) -> npt.NDArray[Any]:
+    """Bytes of one uncompressed little-endian frame as (rows, columns); no copy is made.
+
+    Raises:
+        EOFError: there are fewer bytes than pixels.
+    """
+    kind = "i" if dataset.PixelRepresentation else "u"
+    dtype = np.dtype(f"<{kind}{int(dataset.BitsAllocated) // 8}")
+    shape = int(dataset.Rows), int(dataset.Columns)
+    needed = shape[0] * shape[1] * dtype.itemsize
+    if len(data) < needed:
+        raise EOFError(f"the pixel data has {len(data)} bytes, less than the {needed} of {shape[1]} x {shape[0]} pixels")
+    return np.frombuffer(data, dtype, shape[0] * shape[1]).reshape(shape)
+
+
+def _rle(dataset: Dataset) -> npt.NDArray[Any]:
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    pixels = int(dataset.Rows) * int(dataset.Columns)
+    return plain_pixels(bytes(decode_frame(frame, pixels, int(dataset.BitsAllocated), "<")), dataset)
 
 
 def _check_jpeg_size(dataset: Dataset) -> None:
@@ -90,15 +124,3 @@ def _jpeg2000(dataset: Dataset) -> npt.NDArray[Any]:
             f"the JPEG 2000 stream is {found['columns']} x {found['rows']}, not {dataset.Columns} x {dataset.Rows}"
         )
     return decode(frame)
-
-
-def _isolated(data: bytes) -> npt.NDArray[Any]:
-    program = Path(__file__).with_name("gdcm_decode.py")
-    done = subprocess.run(
-        [sys.executable, "-P", str(program)], input=data, capture_output=True, timeout=TIMEOUT_S, check=False
-    )
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else (said[-1] if said else "failed")
-        raise RuntimeError(f"the GDCM decoder {how}")
-    return np.load(io.BytesIO(done.stdout), allow_pickle=False)

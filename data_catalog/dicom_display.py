@@ -1,7 +1,8 @@
 """From stored DICOM values to what a viewer shows: the grayscale pipeline of PS3.4 N.2, as one look-up table.
 
 Modality LUT (PS3.3 C.11.1), then VOI LUT (C.11.2), then polarity (C.7.6.3.1.2). Each step is a function of one value,
-so it is computed for every possible stored value (65,536 at most) and the image is mapped through the table.
+so it is computed for every stored value that occurs (:mod:`data_catalog.level_image`) and the image is mapped through
+the table.
 
 pydicom's ``apply_modality_lut`` and ``apply_voi_lut`` are the oracle in the tests and are not called here: they wrap
 around for VOI LUTs of 8 bit with more than 256 entries, reject modality LUTs of 10 to 15 bit, and work in float64.
@@ -15,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from data_catalog.level_image import LevelImage, Levels
+
 PERCENTILES = (0.5, 99.5)
 """Grey levels at these percentiles become black and white where a file of more than 8 bit says nothing of windows."""
 
 Values = npt.NDArray[np.float64]
 
 
-def displayed(stored: npt.NDArray[np.integer], ds: Dataset) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+def displayed(stored: npt.NDArray[np.integer], ds: Dataset) -> tuple[LevelImage, tuple[str, ...]]:
     """Map stored values to what a viewer shows.
 
     The first of several windows or VOI LUTs is used; a VOI LUT goes before a window, as in pydicom. With neither, files
@@ -34,42 +37,35 @@ def displayed(stored: npt.NDArray[np.integer], ds: Dataset) -> tuple[npt.NDArray
         ds: its data set; BitsStored, PixelRepresentation and PhotometricInterpretation must be there.
 
     Returns:
-        (H, W) float32 in [0, 1], bone bright, and flags: "no_window" (above 8 bit), "window_invalid", "for_processing",
-        "presentation_lut_contradiction", "padding".
+        The image with the grey of each level, bone bright, and flags: "no_window" (above 8 bit), "window_invalid",
+        "for_processing", "presentation_lut_contradiction", "padding".
 
     Raises:
         ValueError: a look-up table that cannot be read, or nothing but padding.
     """
     flags: list[str] = []
-    padding = _padding(stored, ds)
+    found = Levels.of(stored)
+    padding = _padding(found, ds)
     if padding is not None:
         flags.append("padding")
-        if padding.all():
-            raise ValueError("every pixel is padding (PixelPaddingValue)")
-    low, high = int(stored.min()), int(stored.max())
-    if high - low < 1 << 16:
-        levels = np.arange(low, high + 1, dtype=np.float64)
-        table = _presented(levels, stored, padding, ds, flags)
-        shown = table[stored.astype(np.int64) - low] if low else table[stored]
-    else:
-        shown = _presented(stored.astype(np.float64), stored, padding, ds, flags)
+    shown = _presented(found, padding, ds, flags)
     if padding is not None:
         shown[padding] = 0
-    return shown, tuple(flags)
+    return LevelImage(found, shown), tuple(flags)
 
 
 def _presented(
-    levels: Values, stored: npt.NDArray[Any], padding: npt.NDArray[np.bool_] | None, ds: Dataset, flags: list[str]
+    found: Levels, padding: npt.NDArray[np.bool_] | None, ds: Dataset, flags: list[str]
 ) -> npt.NDArray[np.float32]:
-    """The whole pipeline for ``levels`` (any shape, float64 stored values): float32 in [0, 1]."""
-    values = modality_values(levels, ds)
+    """The whole pipeline for each level: (N,) float32 in [0, 1]."""
+    values = modality_values(found.levels, ds)
     shown = voi_values(values, ds)
     if shown is None:
         if ds.get("WindowCenter") not in (None, ""):
             flags.append("window_invalid")
         elif int(ds.BitsStored) > 8:
             flags.append("no_window")
-        shown = _without_window(values, stored, padding, ds)
+        shown = _without_window(values, found, padding, ds)
     if ds.get("PresentationIntentType") == "FOR PROCESSING":
         flags.append("for_processing")
     inverse = ds.PhotometricInterpretation == "MONOCHROME1"
@@ -113,7 +109,7 @@ def voi_values(values: Values, ds: Dataset) -> Values | None:
 
 
 def _without_window(
-    values: Values, stored: npt.NDArray[Any], padding: npt.NDArray[np.bool_] | None, ds: Dataset
+    values: Values, found: Levels, padding: npt.NDArray[np.bool_] | None, ds: Dataset
 ) -> Values:
     bits = int(ds.BitsStored)
     if ds.get("ModalityLUTSequence"):
@@ -123,21 +119,23 @@ def _without_window(
         ends = modality_values(np.array([lowest, lowest + 2**bits - 1], np.float64), ds)
         low, high = float(ends.min()), float(ends.max())
     else:
-        inside = stored if padding is None else stored[~padding]
-        ends = modality_values(np.percentile(inside, PERCENTILES).astype(np.float64), ds)
+        ends = modality_values(found.percentiles(PERCENTILES, leave_out=padding), ds)
         low, high = float(ends.min()), float(ends.max())
     return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
 
 
-def _padding(stored: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.bool_] | None:
-    """(H, W) bool of the padding, or None where there is none."""
+def _padding(found: Levels, ds: Dataset) -> npt.NDArray[np.bool_] | None:
+    """(N,) bool: which levels are padding; None where no pixel is."""
     value = ds.get("PixelPaddingValue")
     if value is None:
         return None
     limit = ds.get("PixelPaddingRangeLimit")
     ends = sorted((int(value), int(value if limit is None else limit)))
-    mask = (stored >= ends[0]) & (stored <= ends[1])
-    return mask if mask.any() else None
+    padded = (found.levels >= ends[0]) & (found.levels <= ends[1])
+    pixels = int(found.counts[padded].sum()) if padded.any() else 0
+    if pixels == found.stored.size:
+        raise ValueError("every pixel is padding (PixelPaddingValue)")
+    return padded if pixels else None
 
 
 def _lut(item: Dataset, ds: Dataset) -> tuple[Values, int, int]:

@@ -25,12 +25,13 @@ from pydicom.uid import (
 )
 
 from data_catalog.deflated import check_inflated_size
-from data_catalog.dicom_decode import decoded
+from data_catalog.dicom_decode import decoded, is_plain, plain_pixels
 from data_catalog.dicom_display import displayed
 from data_catalog.dicom_rules import check_chest_radiograph
 from data_catalog.dicom_spacing import spacing_of
 from data_catalog.image_header import MIN_SIDE, check_size, truncated
-from data_catalog.radiograph import Radiograph
+from data_catalog.level_image import LevelImage
+from data_catalog.radiograph import Radiograph, Spacing
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import open_regular, read_regular
 
@@ -51,6 +52,7 @@ class DicomHeader:
         sop_instance_uid: "" where the file has none.
         patient: PatientID; where that is empty, StudyInstanceUID; "" where both are.
         encapsulated: True where the pixel data is a sequence of fragments (PS3.5 A.4), as all compressed ones are.
+        pixels_at: where in the file the bytes of uncompressed pixel data begin; None where they are packed.
     """
 
     dataset: FileDataset
@@ -59,6 +61,7 @@ class DicomHeader:
     sop_instance_uid: str
     patient: str
     encapsulated: bool
+    pixels_at: int | None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,11 +89,31 @@ def open_dicom_header(path: Path) -> DicomHeader:
             str(dataset.get("SOPInstanceUID") or ""),
             patient,
             pixels["length"] == _UNDEFINED_LENGTH,
+            None if pixels["length"] == _UNDEFINED_LENGTH else pixels["at"],
         )
     except Refusal:
         raise
     except Exception as error:  # values are parsed when they are asked for: errors of many classes come up here
         raise _undecodable(path, error) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DicomImage:
+    """A frontal chest radiograph as its file holds it, with what each stored value shows.
+
+    Attributes:
+        image: levels and the grey of each.
+        header: of the file.
+        spacing: in mm, None where unknown.
+        flags: of header and pixels.
+        data: the file's bytes.
+    """
+
+    image: LevelImage
+    header: DicomHeader
+    spacing: Spacing | None
+    flags: tuple[str, ...]
+    data: bytes
 
 
 def read_dicom(path: Path) -> Radiograph:
@@ -105,25 +128,36 @@ def read_dicom(path: Path) -> Radiograph:
         "unusual_orientation".
 
     Raises:
+        Refusal: as :func:`read_dicom_image`.
+    """
+    read = read_dicom_image(path)
+    digest = hashlib.sha256(read.data).hexdigest()
+    header = read.header
+    return Radiograph(read.image.pixels(), digest, read.spacing, header.view, header.sop_instance_uid, read.flags)
+
+
+def read_dicom_image(path: Path) -> DicomImage:
+    """As :func:`read_dicom`, before the levels are mapped to greys; the file is not hashed.
+
+    Raises:
         Refusal: as :func:`open_dicom_header`, and TRUNCATED, UNDECODABLE, COLOUR_PHOTOGRAPH, FLAT_IMAGE.
     """
     header = open_dicom_header(path)
     data = read_regular(path)
     dataset, stored = _stored_values(data, header, path)
     try:
-        pixels, shown_flags = displayed(stored, dataset)
+        image, shown_flags = displayed(stored, dataset)
         spacing = spacing_of(dataset)
     except Exception as error:
         raise _undecodable(path, error) from error
-    if stored.min() == stored.max() or pixels.min() == pixels.max():
+    if image.is_flat():
         raise Refusal(
             Reason.FLAT_IMAGE,
             f"{path}: expected a radiograph, but all pixels show the same grey. Check its pixels and its window.",
             path,
         )
     flags = (*header.flags, *shown_flags, *(() if spacing else ("no_spacing",)))
-    digest = hashlib.sha256(data).hexdigest()
-    return Radiograph(pixels, digest, spacing, header.view, header.sop_instance_uid, flags)
+    return DicomImage(image, header, spacing, flags, data)
 
 
 def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
@@ -150,19 +184,20 @@ def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:
             raise truncated(path, "the DICOM file ends inside its header") from error
         except Exception as error:
             raise _undecodable(path, error) from error
-        found["rest"] = _bytes_after(dataset, stream, path)
+        found["at"] = _pixels_at(dataset, stream)
+        found["rest"] = _UNDEFINED_LENGTH if found["at"] is None else path.stat().st_size - found["at"]
     if not found.get("tag") and "SOPClassUID" not in dataset and "Rows" not in dataset:
         raise _not_dicom(path, start)
     return dataset, found
 
 
-def _bytes_after(dataset: FileDataset, stream: BinaryIO, path: Path) -> int:
-    """Bytes of the file that follow the header of the pixel data element, which pydicom stopped before."""
+def _pixels_at(dataset: FileDataset, stream: BinaryIO) -> int | None:
+    """Where the value of the pixel data element begins, before which pydicom stopped; None in a deflated stream."""
     meta = getattr(dataset, "file_meta", {})
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        return _UNDEFINED_LENGTH  # the stream is another one, inflated
+        return None
     header = 8 if dataset.original_encoding[0] else 12  # implicit, explicit VR (PS3.5, 7.1.2)
-    return path.stat().st_size - stream.tell() - header
+    return stream.tell() + header
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -227,14 +262,12 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
     if header.encapsulated and data.rfind(_SEQUENCE_DELIMITER) <= data.rfind(_PIXEL_DATA_TAG):
         raise truncated(path, "its compressed pixel data has no end (sequence delimiter)")
     try:
-        dataset = dcmread(io.BytesIO(data), force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # a data set without its preamble
-            dataset.file_meta.TransferSyntaxUID = (
-                ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
-            )
-        dataset.setdefault("BitsStored", dataset.BitsAllocated)
-        dataset.setdefault("PixelRepresentation", 0)
-        array = decoded(dataset, data)
+        plain = header.pixels_at is not None and is_plain(_completed(header.dataset))
+        if plain:  # the header is parsed once, and the pixels are not copied
+            dataset, array = header.dataset, plain_pixels(memoryview(data)[header.pixels_at :], header.dataset)
+        else:
+            dataset = _completed(dcmread(io.BytesIO(data), force=True))
+            array = decoded(dataset, data)
     except Exception as error:
         # Decoders raise errors of their own classes: whatever it is, this one file cannot be used.
         text = str(error).lower()
@@ -256,6 +289,16 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
         raise _undecodable(path, error) from error
 
 
+def _completed(dataset: FileDataset) -> FileDataset:
+    """``dataset`` itself, with what a data set without its preamble, or a careless writer, leaves out."""
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    dataset.setdefault("BitsStored", dataset.BitsAllocated)
+    dataset.setdefault("PixelRepresentation", 0)
+    return dataset
+
+
 def _cleaned(array: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.integer]:
     """Stored values without overlay bits above HighBit or noise below, sign extended (PS3.5, 8.1.1).
 
@@ -264,15 +307,19 @@ def _cleaned(array: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.integer]:
     bits, allocated = int(ds.BitsStored), int(ds.BitsAllocated)
     if not 1 <= bits <= allocated:
         raise Refusal(Reason.UNDECODABLE, f"Expected 1 to {allocated} BitsStored, but got {bits}", ds.get("filename"))
-    if bits == array.dtype.itemsize * 8:
-        return array
     syntax = UID(ds.file_meta.TransferSyntaxUID)
     native = not syntax.is_compressed or syntax == RLELossless
     shift = max(int(ds.get("HighBit", bits - 1)) + 1 - bits, 0) if native else 0
-    values = (array.astype(np.int64) >> shift) & ((1 << bits) - 1)
-    if ds.PixelRepresentation:
-        values -= (values >> (bits - 1)) << bits
-    return values.astype(np.int32 if bits < 32 else np.int64)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    width = array.dtype.itemsize * 8
+    if bits == width:
+        return array
+    words = array.view(f"u{array.dtype.itemsize}")  # whatever the sign, bits are moved as bits
+    if shift or int(words.max()) >> bits:
+        words = (words >> shift) & words.dtype.type((1 << bits) - 1)
+    if not ds.PixelRepresentation:
+        return words
+    return (words << (width - bits)).view(f"i{array.dtype.itemsize}") >> (width - bits)  # the sign bit fills up
 
 
 def _not_dicom(path: Path, start: bytes) -> Refusal:
