@@ -1,4 +1,4 @@
-"""Letterbox: any image onto a square grid without distortion, and exactly back."""
+"""Letterbox: any image onto a square grid of square pixels without distortion, and exactly back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data_catalog.radiograph import LARGEST_ASPECT
+
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
@@ -15,21 +17,28 @@ class Letterbox:
 
     The longer side fills the grid; the shorter one is centred between bars. Pixel centres map to pixel centres
     (half-pixel convention, as OpenCV and torch with ``align_corners=False``), so nothing drifts on the way back.
+
+    The grid's pixels are square. Where the image's are not, ``aspect`` (height of one over its width) gives anatomy
+    its true proportions on the grid; what comes back has the image's own rows and columns.
     """
 
     height: int
     width: int
     size: int
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.size) < 1:
             raise ValueError(f"Expected sizes of at least 1, but got {self.height} x {self.width} -> {self.size}")
+        if not 1 / LARGEST_ASPECT <= self.aspect <= LARGEST_ASPECT:
+            raise ValueError(f"Expected a pixel aspect of 1 : 5 to 5 : 1, but got {self.aspect}")
 
     @property
     def inner(self) -> tuple[int, int]:
         """(h, w) of the image inside the grid."""
-        scale = self.size / max(self.height, self.width)
-        return max(1, round(self.height * scale)), max(1, round(self.width * scale))
+        tall = self.height * self.aspect
+        scale = self.size / max(tall, self.width)
+        return max(1, round(tall * scale)), max(1, round(self.width * scale))
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -40,8 +49,12 @@ class Letterbox:
     def apply(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Put ``image`` (H, W) onto the grid; area averaging when it shrinks, bilinear when it grows; bars are 0."""
         h, w = self.inner
-        shrinks = h < self.height or w < self.width
-        inner = cv2.resize(self._checked(image), (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        small = min(h, self.height), min(w, self.width)
+        inner = self._checked(image)
+        if small != inner.shape:  # one side may grow while the other shrinks: area averaging is for the latter alone
+            inner = cv2.resize(inner, small[::-1], interpolation=cv2.INTER_AREA)
+        if small != (h, w):
+            inner = cv2.resize(inner, (w, h), interpolation=cv2.INTER_LINEAR)
         return self._framed(inner, image.dtype)
 
     def apply_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

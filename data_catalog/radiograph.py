@@ -29,12 +29,18 @@ class Structure(StrEnum):
     AORTA = "aorta"
 
 
+SQUARE = 0.01
+"""Pixels whose height and width differ by no more than this share count as square."""
+LARGEST_ASPECT = 5.0
+"""No detector or scanner has pixels longer than 5 : 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spacing:
     """Pixel spacing in mm, (row, column), and the DICOM attribute (or sidecar) that it came from.
 
     ImagerPixelSpacing is measured at the detector, not in the patient (PS3.3 C.8.11.3): ``source`` keeps that.
-    ``calibration`` is PixelSpacingCalibrationType (PS3.3 10.7.1.3): "GEOMETRY", "FIDUCIAL" or "" where not stated.
+    ``calibration`` is PixelSpacingCalibrationType (PS3.3 10.7.1.2): "GEOMETRY", "FIDUCIAL" or "" where not stated.
     """
 
     row: float
@@ -45,6 +51,18 @@ class Spacing:
     def __post_init__(self) -> None:
         if not (np.isfinite([self.row, self.column]).all() and self.row > 0 and self.column > 0):
             raise ValueError(f"Expected spacing in mm above 0, but got ({self.row}, {self.column}) from {self.source}")
+
+    @property
+    def plane(self) -> str:
+        """Where these millimetres hold: "patient", "detector", "film", or "" where the source does not say.
+
+        Sizes at the detector or on the film are larger than in the patient, by the magnification.
+        """
+        if self.source.startswith("NominalScannedPixelSpacing"):
+            return "film"
+        if self.source == "ImagerPixelSpacing":
+            return "detector"
+        return "patient" if self.calibration or self.source.startswith("ImagerPixelSpacing/") else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +76,7 @@ class Radiograph:
         sop_instance_uid: the DICOM object it was read from, "" for image files.
         sha256: digest of the file's bytes, 64 hex digits.
         flags: quality flags, such as "colour_annotations" or "no_view_position".
+        pixel_aspect: height of a pixel over its width where it is stated without a spacing (PixelAspectRatio).
     """
 
     pixels: npt.NDArray[np.float32]
@@ -66,6 +85,7 @@ class Radiograph:
     view: str = ""
     sop_instance_uid: str = ""
     flags: tuple[str, ...] = ()
+    pixel_aspect: float | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -75,12 +95,20 @@ class Radiograph:
             raise ValueError("Expected pixels in [0, 1] and at least one of them, but got values outside, NaN or none")
         if len(self.sha256) != 64:
             raise ValueError(f"Expected a SHA-256 of 64 hex digits, but got {self.sha256!r}")
+        if self.pixel_aspect is not None and not 1 / LARGEST_ASPECT <= self.pixel_aspect <= LARGEST_ASPECT:
+            raise ValueError(f"Expected a pixel aspect of 1 : 5 to 5 : 1, but got {self.pixel_aspect}")
         pixels.flags.writeable = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def aspect(self) -> float:
+        """Height of a pixel over its width, from the spacing where there is one; 1.0 for square ones, within 1 %."""
+        ratio = self.spacing.row / self.spacing.column if self.spacing else self.pixel_aspect or 1.0
+        return 1.0 if abs(ratio - 1) <= SQUARE else float(np.clip(ratio, 1 / LARGEST_ASPECT, LARGEST_ASPECT))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

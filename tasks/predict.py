@@ -22,6 +22,7 @@ from data_catalog.atomic import replacing
 from data_catalog.radiograph import Radiograph, Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.refusals import Reason, Refusal, text_of
+from data_catalog.sizes import area_mm2, spacing_record
 from tasks.progress import sink
 
 TABLE = "results.parquet"
@@ -252,7 +253,6 @@ def write_prediction(
     lung = prediction.masks.masks[Structure.LUNG]
     write_png(folder / "lung.png", lung.astype(np.uint8) * 255)
     write_png(folder / "overlay.png", draw_overlay(radiograph.pixels, lung, side=1024))
-    spacing = radiograph.spacing
     result = Result(
         input=text_of(file.absolute()),
         status="done",
@@ -265,13 +265,12 @@ def write_prediction(
         view=radiograph.view,
         flags=list(radiograph.flags),
         lung_share=float(lung.mean()),
-        lung_area_mm2=None if spacing is None else float(lung.sum() * spacing.row * spacing.column),
+        lung_area_mm2=area_mm2(lung, radiograph.spacing),
         confidence=prediction.confidence[Structure.LUNG],
         model=model_name,
         weights_sha256=segmenter.card.weights_sha256,
     )
-    spacing_mm = None if spacing is None else {"row": spacing.row, "column": spacing.column, "source": spacing.source}
-    record = asdict(result) | {"spacing_mm": spacing_mm, "limits": segmenter.card.limits}
+    record = asdict(result) | {"spacing_mm": spacing_record(radiograph.spacing), "limits": segmenter.card.limits}
     with replacing(folder / "result.json") as part:
         part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return result

@@ -1,5 +1,6 @@
 """The letterbox: nothing moves on the way to the grid and back."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,23 +9,63 @@ from hypothesis import strategies as st
 from data_catalog.geometry import Letterbox
 
 sides = st.integers(33, 700)
+aspects = st.sampled_from([1.0, 0.5, 2.0, 1.0125, 0.8, 3.7])
 
 
-@settings(max_examples=60, deadline=None)
-@given(height=sides, width=sides, size=st.sampled_from([64, 256, 512]), data=st.data())
-def test_mask_geometry_survives_the_grid_and_back(height, width, size, data):
+@settings(max_examples=100, deadline=None)
+@given(height=sides, width=sides, size=st.sampled_from([64, 256, 512]), aspect=aspects, data=st.data())
+def test_mask_geometry_survives_the_grid_and_back(height, width, size, aspect, data):
     """A rectangle's edges come back within half a grid cell of where they were."""
     top, left = data.draw(st.integers(0, height // 3)), data.draw(st.integers(0, width // 3))
     bottom, right = data.draw(st.integers(2 * height // 3, height)), data.draw(st.integers(2 * width // 3, width))
     mask = np.zeros((height, width), np.float32)
     mask[top:bottom, left:right] = 1
-    box = Letterbox(height, width, size)
+    box = Letterbox(height, width, size, aspect)
     back = box.invert(box.apply(mask)) > 0.5
-    cell = max(1.0, max(height, width) / size)
     rows, columns = np.flatnonzero(back.any(1)), np.flatnonzero(back.any(0))
     assert back.shape == mask.shape
-    for found, wanted in ((rows[0], top), (rows[-1] + 1, bottom), (columns[0], left), (columns[-1] + 1, right)):
-        assert abs(found - wanted) <= cell / 2 + 1
+    for found, wanted, cell in (
+        (rows[0], top, height / box.inner[0]),
+        (rows[-1] + 1, bottom, height / box.inner[0]),
+        (columns[0], left, width / box.inner[1]),
+        (columns[-1] + 1, right, width / box.inner[1]),
+    ):
+        assert abs(found - wanted) <= max(1.0, cell) / 2 + 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(radius=st.integers(60, 150), aspect=st.floats(0.4, 2.5))
+def test_a_circle_in_the_patient_is_a_circle_on_the_grid(radius, aspect):
+    """Pixels ``aspect`` times as high as wide: the circle is stored squeezed, and comes out round."""
+    height, width = round(400 / aspect), 400
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    stored = (((rows - height / 2) * aspect) ** 2 + (columns - width / 2) ** 2 < radius**2).astype(np.float32)
+    grid = Letterbox(height, width, 256, aspect).apply(stored) > 0.5
+    tall, wide = int(grid.any(1).sum()), int(grid.any(0).sum())
+    assert abs(tall - wide) <= 2 + 2 * aspect * 256 / 400
+    assert wide == pytest.approx(2 * radius * 256 / 400, abs=3)
+
+
+@pytest.mark.parametrize(("height", "width", "aspect"), [(300, 301, 2.0), (1000, 90, 0.3), (64, 700, 5.0)])
+def test_one_side_grows_while_the_other_shrinks(height, width, aspect):
+    """Averages are kept: no row or column is skipped."""
+    image = np.random.default_rng(0).random((height, width)).astype(np.float32)
+    box = Letterbox(height, width, 256, aspect)
+    (h, w), (row, column) = box.inner, box.offset
+    assert box.apply(image)[row : row + h, column : column + w].mean() == pytest.approx(image.mean(), abs=0.01)
+
+
+def test_square_pixels_go_the_way_they_always_went():
+    image = np.random.default_rng(0).random((301, 200)).astype(np.float32)
+    np.testing.assert_array_equal(Letterbox(301, 200, 64).apply(image), Letterbox(301, 200, 64, 1.0).apply(image))
+    expected = cv2.resize(image, (43, 64), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(Letterbox(301, 200, 64).apply(image)[:, 10:53], expected)
+
+
+@pytest.mark.parametrize("aspect", [0.0, -1.0, float("nan"), 20.0])
+def test_an_impossible_aspect_is_an_error(aspect):
+    with pytest.raises(ValueError, match="aspect"):
+        Letterbox(100, 100, 64, aspect)
 
 
 @settings(max_examples=40, deadline=None)
