@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.source import Source
-from data_catalog.sources import chestxray14, dicom, pairs, phantom
+from data_catalog.sources import chestxray14, dicom, montgomery, pairs, phantom, shenzhen
 
 SOURCES: dict[str, Source] = {
     source.kind: source
     for source in (
         chestxray14.SOURCE,
+        montgomery.SOURCE,
+        shenzhen.SOURCE,
         pairs.SOURCE,
         pairs.COVID_V7,
         dicom.SOURCE,
