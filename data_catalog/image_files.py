@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_catalog.image_header import ImageHeader, check_image_header, read_image_header, truncated
+from data_catalog.png_stream import uncompressed_png
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import read_regular
 
@@ -140,7 +139,7 @@ def _decode(header: ImageHeader, path: Path) -> Grey:
     """Decoded pixels: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, as stored (EXIF orientation not applied)."""
     data = read_regular(path)
     if header.format == "png":
-        _check_png_whole(data, header, path)
+        data = uncompressed_png(data, header, path)
     elif data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise truncated(path, "the JPEG has no end marker (EOI)")
     decoded: Grey | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # type: ignore[assignment]
@@ -154,38 +153,6 @@ def _decode(header: ImageHeader, path: Path) -> Grey:
             path,
         )
     return decoded
-
-
-def _check_png_whole(data: bytes, header: ImageHeader, path: Path) -> None:
-    """Check every chunk's CRC, the closing chunk and the zlib stream: decoders hand out half an image in silence."""
-    offset, inflate, name, count = 8, zlib.decompressobj(), b"", 0
-    while name != b"IEND":
-        try:
-            length, name = struct.unpack_from(">I4s", data, offset)
-            (crc,) = struct.unpack_from(">I", data, offset + 8 + length)
-        except struct.error as error:
-            raise truncated(path, "the PNG ends before its closing chunk (IEND)") from error
-        body = memoryview(data)[offset + 8 : offset + 8 + length]
-        if zlib.crc32(body, zlib.crc32(name)) != crc:
-            raise truncated(path, f"the checksum of the PNG chunk {name!r} at byte {offset} is wrong")
-        if name == b"IDAT":
-            try:
-                count += _inflated(inflate, body)
-            except zlib.error as error:
-                raise truncated(path, f"the PNG's compressed pixels are broken ({error})") from error
-        offset += 12 + length
-    rows, columns = header.stored
-    if not inflate.eof or count < rows * columns * header.bits // 8:
-        raise truncated(path, "the PNG's compressed pixels stop early")
-
-
-def _inflated(inflate: zlib._Decompress, body: memoryview) -> int:
-    """Number of bytes that ``body`` inflates to, a mebibyte at a time: a compression bomb costs no memory."""
-    count, rest = 0, bytes(body)
-    while rest and not inflate.eof:
-        count += len(inflate.decompress(rest, 1 << 20))
-        rest = inflate.unconsumed_tail
-    return count
 
 
 def _to_grey(decoded: Grey, path: Path) -> tuple[Grey, tuple[str, ...]]:

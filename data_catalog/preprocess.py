@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_catalog.geometry import Letterbox
+from data_catalog.level_image import LevelImage
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 
 IGNORE = 255
@@ -67,10 +68,19 @@ class PreprocessConfig(BaseModel):
         return self
 
 
-def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.float32]:
-    """Network input: (size, size) float32 in [0, 1] or [-1, 1]; letterbox bars hold the lowest value."""
-    pixels = equalise(denoise(np.asarray(radiograph.pixels), config), config)
-    grid = Letterbox(*radiograph.shape, config.size).apply(normalise(pixels, config))
+def preprocess(image: Radiograph | LevelImage, config: PreprocessConfig) -> npt.NDArray[np.float32]:
+    """Network input: (size, size) float32 in [0, 1] or [-1, 1]; letterbox bars hold the lowest value.
+
+    A :class:`~data_catalog.level_image.LevelImage` gives the same bits as its pixels do, in half the time: each level is
+    normalised once.
+    """
+    if isinstance(image, LevelImage) and not (config.clahe or config.denoise != "none"):
+        sample = image.levels.mapped(image.shown, _step(image.shape))
+        normalised = image.levels.mapped(_stretched(image.shown, _ends(sample, config)))
+    else:
+        pixels = image.pixels() if isinstance(image, LevelImage) else np.asarray(image.pixels)
+        normalised = normalise(equalise(denoise(pixels, config), config), config)
+    grid = Letterbox(*image.shape, config.size).apply(normalised)
     return grid * 2 - 1 if config.value_range == "signed" else grid
 
 
@@ -96,10 +106,23 @@ def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.
 
     Percentiles come from every fourth row and column above 512 pixels a side: sixteen times fewer pixels to sort.
     """
-    step = 4 if min(pixels.shape) > 512 else 1
-    low, high = np.percentile(pixels[::step, ::step], config.percentiles)
-    stretched = pixels - np.float32(low)  # then in place: three fewer arrays of the image's size
-    stretched /= np.float32(max(high - low, 1e-3))
+    step = _step(pixels.shape)
+    return _stretched(pixels, _ends(pixels[::step, ::step], config))
+
+
+def _step(shape: tuple[int, ...]) -> int:
+    return 4 if min(shape) > 512 else 1
+
+
+def _ends(sample: npt.NDArray[np.float32], config: PreprocessConfig) -> tuple[np.float32, np.float32]:
+    """(black, range of grey levels) from a sample of the image's pixels."""
+    low, high = np.percentile(sample, config.percentiles)
+    return np.float32(low), np.float32(max(high - low, 1e-3))
+
+
+def _stretched(grey: npt.NDArray[np.float32], ends: tuple[np.float32, np.float32]) -> npt.NDArray[np.float32]:
+    stretched = grey - ends[0]  # then in place: three fewer arrays of the image's size
+    stretched /= ends[1]
     return np.clip(stretched, 0, 1, out=stretched)
 
 
