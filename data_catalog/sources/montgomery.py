@@ -40,10 +40,9 @@ def sides(files: Files) -> dict[str, str]:
     "left" in leftMask is the image's left, not the patient's, as far as users report; the publication does not say.
     So the first pairs are looked at, and the majority decides: one flipped pair is an error, all are the folder's name.
     """
+    of_left, of_right = (files.masks.get(part, {}) for part in ("image_left", "image_right"))
     votes = 0
-    for name in sorted(files.masks.get("image_left", {}).keys() & files.masks.get("image_right", {}).keys())[
-        :LOOKED_AT
-    ]:
+    for name in sorted(of_left.keys() & of_right.keys())[:LOOKED_AT]:
         try:
             left, right = _middle(of_left[name]), _middle(of_right[name])
         except Refusal:
