@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data_catalog.ct_case import CtCase
-from data_catalog.ct_dicom import Slice, read_series
+from data_catalog.ct_dicom import CtSeries, read_series
 from data_catalog.ct_labels import read_labels
 from data_catalog.ct_nifti import Grid, is_nifti, read_nifti
 from data_catalog.ct_volume import CtNodule, CtVolume
 from data_catalog.hounsfield import as_hu, check_hu
+from data_catalog.lidc_consensus import SliceGrid, find_consensus
+from data_catalog.lidc_xml import read_lidc_xml
 from data_catalog.radiograph import Structure
+from data_catalog.refusals import Reason, Refusal
 
 Labels = tuple[npt.NDArray[np.uint16], Mapping[int, tuple[Structure, str]]]
 
@@ -32,17 +35,17 @@ def read_ct(case: CtCase) -> CtVolume:
             ANNOTATION_INVALID, UNSAFE_XML, TRUNCATED of the readers' XML.
     """
     first = Path(case.image_paths[0])
-    slices: tuple[Slice, ...] = ()
+    series: CtSeries | None = None
     if is_nifti(first):
         values, grid = read_nifti(first)
         hu = as_hu(values)
     else:
         series = read_series([Path(path) for path in case.image_paths])
-        hu, slices = series.hu, series.slices
+        hu = series.hu
         grid = Grid(hu.shape, series.affine)
     check_hu(hu, first if is_nifti(first) else first.parent)
     labels, names = _labels(case, hu, grid)
-    return CtVolume(hu, grid.affine, labels, names, _nodules(case, slices), bool(case.annotation_paths))
+    return CtVolume(hu, grid.affine, labels, names, _nodules(case, series), bool(case.annotation_paths))
 
 
 def _labels(case: CtCase, hu: npt.NDArray[np.int16], grid: Grid) -> Labels:
@@ -53,5 +56,29 @@ def _labels(case: CtCase, hu: npt.NDArray[np.int16], grid: Grid) -> Labels:
     return read_labels(Path(case.labels_path), Path(case.structures_path) if case.structures_path else None, grid)
 
 
-def _nodules(case: CtCase, slices: tuple[Slice, ...]) -> tuple[CtNodule, ...]:
-    return ()
+def _nodules(case: CtCase, series: CtSeries | None) -> tuple[CtNodule, ...]:
+    nodules: list[CtNodule] = []
+    for path in map(Path, case.annotation_paths):
+        reading = read_lidc_xml(path)
+        if series is None or reading.series_uid != series.slices[0].series_uid:
+            raise Refusal(
+                Reason.ANNOTATION_INVALID,
+                f"{path}: expected the reading of series "
+                f"{series.slices[0].series_uid if series else '(none: the CT is no DICOM)'}, but it is of "
+                f"{reading.series_uid}. Put each XML beside the series that it names.",
+                path,
+            )
+        nodules.extend(find_consensus(reading, slice_grid(series)).nodules)
+    return tuple(nodules)
+
+
+def slice_grid(series: CtSeries) -> SliceGrid:
+    """Where the slices of ``series`` lie, for the readers' outlines."""
+    depth, height, width = series.hu.shape
+    x, y, z = (float(step) for step in np.linalg.norm(series.affine[:3, :3], axis=0))
+    return SliceGrid(
+        (depth, height, width),
+        (z, y, x),
+        [item.sop_instance_uid for item in series.slices],
+        np.array([item.position[2] for item in series.slices]),
+    )
