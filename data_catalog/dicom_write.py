@@ -22,6 +22,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
+from pydicom.valuerep import format_number_as_ds
 
 from data_catalog.acquisition import parse_acquisition
 from data_catalog.atomic import replacing
@@ -30,10 +31,11 @@ from data_catalog.dicom_read import read_dicom
 from data_catalog.dicom_rules import view_of
 from data_catalog.dicom_spacing import spacing_of
 from data_catalog.digest import digest_of
-from data_catalog.image_files import Grey, read_image_file
+from data_catalog.image_files import Grey
 from data_catalog.manifest import Sample
-from data_catalog.radiograph import Radiograph
+from data_catalog.radiograph import Radiograph, Spacing
 from data_catalog.reading import as_unit, phantom_radiograph
+from data_catalog.stored_pixels import read_stored_pixels
 
 WRITER_VERSION = "1"
 """Part of every UID: raise it when the bytes that come out for one sample change."""
@@ -61,9 +63,10 @@ class Converted:
 def convert_to_dicom(sample: Sample, folder: Path) -> Converted:
     """Write ``sample`` to ``folder/<SOP instance UID>.dcm``, unless the same bytes are there already.
 
-    Pictures without an acquisition become Secondary Capture (PS3.3 A.8.1): their pixels are kept as they are, and
-    nothing is claimed that the file does not say. Phantoms become Digital X-Ray Image Storage - For Presentation
-    (PS3.3 A.26). DICOM samples are read and not rewritten.
+    Pictures without an acquisition become Secondary Capture (PS3.3 A.8.1): all bits of their pixels are kept, and
+    nothing is claimed that neither the file nor its row says. Age and sex stay in the manifest: the basic profile of
+    PS3.15 Annex E takes them out of DICOM. Phantoms become Digital X-Ray Image Storage - For Presentation (PS3.3 A.26).
+    DICOM samples are read and not rewritten.
 
     Raises:
         Refusal: what reading the image raises.
@@ -109,24 +112,41 @@ def _phantom(sample: Sample, source: Path) -> tuple[Dataset, Radiograph]:
 
 
 def _picture(sample: Sample, source: Path) -> tuple[Dataset, Radiograph]:
-    image = read_image_file(source)
+    stored = read_stored_pixels(source, sample.image_format)
     view = view_of(sample.view) or ""
     ds = _common(sample, SecondaryCaptureImageStorage)
-    ds.Modality = "OT"
-    ds.ConversionType = "WSD"  # workstation (PS3.3 C.8.6.1)
+    ds.Modality = "RG" if stored.film else "OT"  # radiographic imaging on film (PS3.3 C.7.3.1.1.1)
+    ds.ConversionType = "DF" if stored.film else "WSD"  # digitised film, workstation (PS3.3 C.8.6.1)
     ds.PatientOrientation = None  # unknown: a picture may be mirrored
     # BurnedInAnnotation is left out: nobody looked, and "NO" would be a promise.
     if view:
         ds.ViewPosition = view  # standard extended SOP class (PS3.2)
-    if image.lossy:
+    if stored.lossy:
         ds.LossyImageCompression = "01"
-        ds.LossyImageCompressionRatio = f"{image.pixels.size / source.stat().st_size:.2f}"
+        ds.LossyImageCompressionRatio = f"{stored.pixels.size / source.stat().st_size:.2f}"
         ds.LossyImageCompressionMethod = "ISO_10918_1"
-    if "colour_annotations" in image.flags:
-        ds.DerivationDescription = "Colour converted to luma (ITU-R BT.601)"
-    _add_pixels(ds, image.pixels, 8)
-    flags = (*image.flags, *(() if view else ("no_view_position",)), *(("lossy",) if image.lossy else ()))
-    return ds, Radiograph(as_unit(image.pixels, 8), sample.image_sha256, None, view, "", (*flags, "no_spacing"))
+    if stored.derivation:
+        ds.DerivationDescription = stored.derivation
+    if sample.spacing is not None:
+        _add_spacing(ds, sample.spacing, film=stored.film)
+    if stored.bits > 8:  # VOI LUT (PS3.3 C.11.2) over all levels: reading gives them back unchanged
+        ds.WindowCenter, ds.WindowWidth = str(1 << (stored.bits - 1)), str(1 << stored.bits)
+    _add_pixels(ds, stored.pixels, stored.bits)
+    flags = (*stored.flags, *(() if view else ("no_view_position",)), *(("lossy",) if stored.lossy else ()))
+    flags = flags if sample.spacing else (*flags, "no_spacing")
+    return ds, Radiograph(as_unit(stored.pixels, stored.bits), sample.image_sha256, None, view, "", flags)
+
+
+def _add_spacing(ds: Dataset, spacing: Spacing, *, film: bool) -> None:
+    """Spacing on the digitised film (PS3.3 C.8.6.2), or in the image with what it was calibrated by (PS3.3 10.7)."""
+    pair = [format_number_as_ds(spacing.row), format_number_as_ds(spacing.column)]
+    if film:
+        ds.NominalScannedPixelSpacing = pair
+        return
+    ds.PixelSpacing = pair
+    if spacing.calibration:
+        ds.PixelSpacingCalibrationType = spacing.calibration
+        ds.PixelSpacingCalibrationDescription = spacing.source
 
 
 def _common(sample: Sample, sop_class: UID) -> Dataset:
@@ -134,9 +154,10 @@ def _common(sample: Sample, sop_class: UID) -> Dataset:
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SOPClassUID = sop_class
+    spacing = () if sample.spacing is None else (repr(sample.spacing),)
     ds.SOPInstanceUID = derived_uid(
         "instance", WRITER_VERSION, sample.image_sha256, sample.source, sample.patient_id,
-        view_of(sample.view) or "", sample.acquisition or "",
+        view_of(sample.view) or "", sample.acquisition or "", *spacing,
     )  # fmt: skip
     ds.StudyInstanceUID = derived_uid("study", sample.source, sample.patient_id)
     ds.SeriesInstanceUID = derived_uid("series", sample.source, sample.patient_id, sop_class)

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_catalog.gif_masks import read_gif_mask
 from data_catalog.image_files import read_mask_file
 from data_catalog.manifest import MaskFile, Sample
 from data_catalog.radiograph import MaskSet, Structure
 from data_catalog.refusals import Reason, Refusal
+from data_catalog.rib_polygons import read_polygon_mask
 from data_catalog.vocabulary import Convention
 
 Mask = npt.NDArray[np.bool_]
@@ -23,7 +25,15 @@ def _png(mask: MaskFile, shape: tuple[int, int]) -> tuple[Mask, Mask | None]:
     return read_mask_file(Path(mask.path), shape, may_be_empty=True)
 
 
-READERS: dict[str, Reader] = {"png": _png}
+def _gif(mask: MaskFile, shape: tuple[int, int]) -> tuple[Mask, Mask | None]:
+    return read_gif_mask(Path(mask.path), shape), None
+
+
+def _polygon(mask: MaskFile, shape: tuple[int, int]) -> tuple[Mask, Mask | None]:
+    return read_polygon_mask(mask, shape), None
+
+
+READERS: dict[str, Reader] = {"png": _png, "gif": _gif, "polygon": _polygon}
 """Encoding -> reader. Each may return an empty mask: whether that is an answer is decided on the union."""
 
 

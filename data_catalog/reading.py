@@ -12,11 +12,12 @@ import numpy.typing as npt
 from data_catalog.acquisition import Acquisition, parse_acquisition
 from data_catalog.dicom_read import looks_like_dicom, read_dicom
 from data_catalog.digest import file_digest
-from data_catalog.image_files import Grey, ImageFile, read_image_file
+from data_catalog.image_files import Grey, read_image_file
 from data_catalog.image_header import JPEG_MAGIC, PNG_MAGIC
 from data_catalog.radiograph import Radiograph
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import read_start
+from data_catalog.stored_pixels import NAMED_FORMATS, StoredPixels, read_stored_pixels, stored_digest
 
 
 def sniff(path: Path) -> Literal["png", "jpeg", "dicom"]:
@@ -45,13 +46,13 @@ def read_radiograph(
 ) -> Radiograph:
     """Read one radiograph.
 
-    Image files keep their whole range: 0 is 0 and the highest level is 1. They state no spacing. A "simulated" one is a
-    16-bit PNG with the acquisition beside it. DICOM goes through :func:`~data_catalog.dicom_read.read_dicom`.
+    Image files keep their whole range: 0 is 0 and the highest level is 1. PNG and JPEG state no spacing. A "simulated"
+    one is a 16-bit PNG with the acquisition beside it. DICOM goes through :func:`~data_catalog.dicom_read.read_dicom`.
 
     Args:
         path: the file.
-        image_format: "png", "jpeg", "dicom" or "simulated" where known; any other text or None means: look into the
-            file. What the file holds decides between the first three.
+        image_format: "png", "jpeg", "dicom", "simulated", "jsrt" or "mha" where known; any other text or None means:
+            look into the file. What the file holds decides between the first three.
         acquisition: JSON of the acquisition; needed for "simulated" alone.
         allow_sixteen_bit: read a 16-bit PNG as if all 16 bits held grey levels, instead of refusing it.
 
@@ -59,22 +60,21 @@ def read_radiograph(
         pixels (H, W) float32 in [0, 1], MONOCHROME2 polarity.
 
     Raises:
-        Refusal: what :func:`~data_catalog.image_files.read_image_file`, :func:`~data_catalog.dicom_read.read_dicom` and
-            :func:`~data_catalog.acquisition.parse_acquisition` refuse.
+        Refusal: what :func:`~data_catalog.stored_pixels.read_stored_pixels`,
+            :func:`~data_catalog.dicom_read.read_dicom` and :func:`~data_catalog.acquisition.parse_acquisition` refuse.
     """
     if image_format == "simulated":
         return phantom_radiograph(path, parse_acquisition(acquisition, path))[0]
-    if sniff(path) == "dicom":
+    if image_format not in NAMED_FORMATS and sniff(path) == "dicom":
         return read_dicom(path)
-    image = read_image_file(path, allow_sixteen_bit=allow_sixteen_bit)
-    return image_radiograph(path, image)
+    return stored_radiograph(path, read_stored_pixels(path, image_format, allow_sixteen_bit=allow_sixteen_bit))
 
 
-def image_radiograph(path: Path, image: ImageFile) -> Radiograph:
-    """The radiograph of a decoded image file of 8 bits, or of 16 where those were allowed."""
-    flags = (*image.flags, *(("lossy",) if image.lossy else ()), "no_view_position", "no_spacing")
-    bits = 8 * image.pixels.dtype.itemsize
-    return Radiograph(as_unit(image.pixels, bits), file_digest(path), flags=flags)
+def stored_radiograph(path: Path, stored: StoredPixels) -> Radiograph:
+    """The radiograph of a decoded file that is no DICOM; who reads it that way knows no view."""
+    flags = (*stored.flags, *(("lossy",) if stored.lossy else ()), "no_view_position")
+    flags = flags if stored.spacing else (*flags, "no_spacing")
+    return Radiograph(as_unit(stored.pixels, stored.bits), stored_digest(path, stored), stored.spacing, flags=flags)
 
 
 def phantom_radiograph(path: Path, acquisition: Acquisition) -> tuple[Radiograph, Grey]:
