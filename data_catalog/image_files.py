@@ -199,9 +199,9 @@ def _turned(pixels: Grey, orientation: int) -> Grey:
 
 def _snapped(grey: Grey, path: Path) -> npt.NDArray[np.uint8]:
     """Each pixel as the nearest of 0, 127, 255. Raises MASK_INVALID where too many are near none of them."""
-    counts = np.bincount(grey.ravel(), minlength=256)
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
     if counts[2:].sum() == 0:
-        return np.where(grey == 1, 255, 0).astype(np.uint8)
+        return np.asarray(grey * np.uint8(255))
     levels = np.arange(256)
     distance = np.abs(levels[:, None] - np.array(MASK_VALUES))
     stray = counts[distance.min(axis=1) > MASK_TOLERANCE]
@@ -212,4 +212,4 @@ def _snapped(grey: Grey, path: Path) -> npt.NDArray[np.uint8]:
             f"{stray.sum() / grey.size:.1%} of the pixels hold others. Is it a picture of the mask, or a label map?",
             path,
         )
-    return np.array(MASK_VALUES, np.uint8)[distance.argmin(axis=1)][grey]
+    return np.asarray(cv2.LUT(grey, np.array(MASK_VALUES, np.uint8)[distance.argmin(axis=1)]), np.uint8)

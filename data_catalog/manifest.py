@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +25,8 @@ FORMATS = ("png", "jpeg", "dicom", "simulated", "jsrt", "mha")
 ENCODINGS = ("png", "gif", "polygon")
 SEXES = ("", "F", "M", "O")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_AT_ONCE = 4096
+"""Rows in a row group."""
 
 _MASK = pa.struct(
     [(name, pa.string()) for name in ("structure", "path", "sha256", "convention", "part", "encoding", "key")]
@@ -192,21 +196,78 @@ def sample_id_of(image_sha256: str) -> str:
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """Rows as an Arrow table of :data:`SCHEMA`."""
-    names = [field.name for field in fields(Sample)]
-    rows = [asdict(sample) for sample in samples]
-    return pa.Table.from_pydict({name: [row[name] for row in rows] for name in names}, SCHEMA)
+    return pa.Table.from_pydict(
+        {name: [_plain(getattr(sample, name)) for sample in samples] for name in SCHEMA.names}, SCHEMA
+    )
 
 
-def write_manifest(samples: Sequence[Sample], path: Path) -> Path:
-    """Write ``samples`` as Parquet, atomically, after checking them.
+def _plain(value: Any) -> Any:
+    """A field's value as Arrow takes it: records as dicts (``dataclasses.asdict`` takes five times as long)."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, (MaskFile, Lesion, Spacing)):
+        return {name: getattr(value, name) for name in value.__slots__}
+    return value
+
+
+class ManifestWriter:
+    """Writes a manifest row by row, in memory that does not grow with it; the file appears when all went well.
+
+    A context manager. ``rows`` and ``patients`` say what was written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.patients = path, 0, set[str]()
+        self._waiting: list[Sample] = []
+        self._ids: set[str] = set()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ManifestWriter:
+        part = self._stack.enter_context(replacing(self.path))
+        self._file = self._stack.enter_context(pq.ParquetWriter(part, SCHEMA))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            with self._stack:
+                self._flush()
+        else:
+            self._stack.__exit__(kind, error, trace)
+
+    def write(self, sample: Sample) -> None:
+        """Add a row.
+
+        Raises:
+            ManifestError: its ``sample_id`` was written before.
+        """
+        if sample.sample_id in self._ids:
+            raise ManifestError(
+                f"{self.path}: column `sample_id` repeats in 1 keys, first {sample.sample_id!r} of "
+                f"{sample.image_path}; expected one row per image"
+            )
+        self._ids.add(sample.sample_id)
+        self.patients.add(sample.patient_id)
+        self.rows += 1
+        self._waiting.append(sample)
+        if len(self._waiting) >= _AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write_table(to_table(self._waiting))
+        self._waiting.clear()
+
+
+def write_manifest(samples: Iterable[Sample], path: Path) -> Path:
+    """Write ``samples`` as Parquet, atomically.
 
     Raises:
         ManifestError: two rows have one ``sample_id``.
     """
-    table = to_table(samples)
-    _check(table, path)
-    with replacing(path) as part:
-        pq.write_table(table, part)
+    with ManifestWriter(path) as writer:
+        for sample in samples:
+            writer.write(sample)
     return path
 
 
@@ -216,11 +277,25 @@ def read_manifest(path: Path) -> list[Sample]:
     Raises:
         ManifestError: not a manifest, another schema version, a missing or extra column, nulls, or repeated ids.
     """
+    return samples_of(read_manifest_table(path))
+
+
+def read_manifest_table(path: Path) -> pa.Table:
+    """A manifest as an Arrow table, checked: a fifth of the memory of its rows as objects.
+
+    Raises:
+        ManifestError: as :func:`read_manifest`.
+    """
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{path}: expected a Parquet manifest, but it cannot be read: {error}") from error
     _check(table, path)
+    return table
+
+
+def samples_of(table: pa.Table) -> list[Sample]:
+    """The rows of a table of :data:`SCHEMA`."""
     return [_sample(row) for row in table.to_pylist()]
 
 

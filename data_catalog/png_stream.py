@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from data_catalog.image_header import ImageHeader, truncated
 
@@ -37,7 +38,7 @@ def uncompressed_png(data: bytes, header: ImageHeader, path: Path) -> bytes:
     try:
         inflate = isal_zlib.decompressobj()
         raw = inflate.decompress(b"".join(packed), most)
-    except (zlib.error, isal_zlib.error) as error:
+    except (zlib.error, IsalError) as error:
         raise truncated(path, f"the PNG's compressed pixels are broken ({error})") from error
     if not inflate.eof or len(raw) < rows * columns * header.bits // 8:
         raise truncated(path, "the PNG's compressed pixels stop early")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from data_catalog.atomic import replacing_folder
 from data_catalog.digest import digest_of, file_digest
-from data_catalog.manifest import Sample, read_manifest, write_manifest
+from data_catalog.manifest import Sample, read_manifest, samples_of, write_manifest
 
 SHARD_ROWS = 64
 
@@ -32,20 +33,28 @@ class Shard:
     samples: list[Sample]
 
 
-def bucket_rows(samples: Sequence[Sample], rows: int = SHARD_ROWS) -> list[list[Sample]]:
-    """Deal ``samples`` into shards of about ``rows``, by a hash of where each image lies.
+def bucket_rows(manifest: pa.Table, rows: int = SHARD_ROWS) -> Iterator[list[Sample]]:
+    """Deal the rows of a manifest into shards of about ``rows``, by a hash of where each image lies.
 
     An image keeps its shard when its content changes or when others come and go; only when the number of images
-    passes a power of two times ``rows`` are shards split.
+    passes a power of two times ``rows`` are shards split. Rows become objects a shard at a time.
+
+    Args:
+        manifest: of :data:`~data_catalog.manifest.SCHEMA`.
+        rows: images in a shard, about.
     """
     count = 1
-    while count * rows < len(samples):
+    while count * rows < manifest.num_rows:
         count *= 2
-    buckets: list[list[Sample]] = [[] for _ in range(count)]
-    for sample in sorted(samples, key=lambda s: (s.source, s.image_path)):
-        key = f"{sample.source}:{Path(sample.image_path).name}:{sample.patient_id}"
-        buckets[int(hashlib.sha256(key.encode()).hexdigest(), 16) % count].append(sample)
-    return [bucket for bucket in buckets if bucket]
+    ordered = manifest.sort_by([("source", "ascending"), ("image_path", "ascending")])
+    columns = (ordered[name].to_pylist() for name in ("source", "image_path", "patient_id"))
+    buckets: list[list[int]] = [[] for _ in range(count)]
+    for index, (source, path, patient) in enumerate(zip(*columns, strict=True)):
+        key = f"{source}:{Path(path).name}:{patient}"
+        buckets[int(hashlib.sha256(key.encode()).hexdigest(), 16) % count].append(index)
+    for bucket in buckets:
+        if bucket:
+            yield samples_of(ordered.take(bucket))
 
 
 def write_shard(

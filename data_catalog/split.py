@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import cv2
 import imagehash
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class SplitLeak(ValueError):
 
 def perceptual_hash(pixels: npt.NDArray[np.float32]) -> str:
     """256-bit DCT hash of an image (H, W) in [0, 1], as 64 hex digits (Zauner 2010, through ``imagehash``)."""
-    return str(imagehash.phash(Image.fromarray((pixels * 255).round().astype(np.uint8)), hash_size=HASH_SIDE))
+    return str(imagehash.phash(Image.fromarray(cv2.convertScaleAbs(pixels, alpha=255)), hash_size=HASH_SIDE))
 
 
 def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]:

@@ -15,7 +15,8 @@ import tasks.preprocess
 from cxr_models.phantom import PhantomConfig, render_cohort
 from data_catalog.ct_case import CtCase
 from data_catalog.digest import digest_of, source_digest
-from data_catalog.manifest import Sample, read_manifest, write_manifest
+from data_catalog.digest_index import DigestIndex
+from data_catalog.manifest import ManifestWriter, Sample, read_manifest_table, write_manifest
 from data_catalog.refusals import Reason, Rejected, text_of, write_rejected
 from data_catalog.shards import bucket_rows
 from data_catalog.source import ScanContext
@@ -38,31 +39,36 @@ def render_phantoms(key: str, config: PhantomConfig, out: Path) -> str:
 def ingest(sources: Sequence[SourceSpec], folder: Path, unpacked: Path) -> Ingested:
     """Read every source into one manifest; archives are unpacked into ``unpacked``.
 
-    Always runs: only looking at the files can tell whether they changed.
+    Always runs: only looking at the files can tell whether they changed. Those whose size, time and inode are as they
+    were are not read again: their digests are kept beside ``unpacked``.
     """
     sink().start("ingest", len(sources))
-    samples: list[Sample] = []
     cases: list[CtCase] = []
     rejected: list[Rejected] = []
-    for source in sources:
-        for found in SOURCES[source.kind].scan(Path(source.path), ScanContext(unpacked)):
-            item = found if isinstance(found, CtCase) else with_writable_name(found)
-            if isinstance(item, Sample):
-                samples.append(item)
-            elif isinstance(item, CtCase):
-                cases.append(item)
-            else:
-                rejected.append(item)
-        sink().advance("ingest")
-    samples, repeated = without_repeats(samples)
-    write_manifest(samples, folder / "ingested.parquet")
-    write_rejected([*rejected, *repeated], folder / "ingest-rejected.parquet")
-    sink().finish("ingest", f"{len(samples)} images, {len(rejected) + len(repeated)} refused")
+    first: dict[str, str] = {}
+    with (
+        DigestIndex(unpacked.with_name("digests.sqlite")) as digests,
+        ManifestWriter(folder / "ingested.parquet") as manifest,
+    ):
+        for source in sources:
+            for found in SOURCES[source.kind].scan(Path(source.path), ScanContext(unpacked, digests)):
+                item = found if isinstance(found, CtCase) else with_writable_name(found)
+                if isinstance(item, CtCase):
+                    cases.append(item)
+                    continue
+                item = without_repeat(item, first)
+                if isinstance(item, Sample):
+                    manifest.write(item)
+                else:
+                    rejected.append(item)
+            sink().advance("ingest")
+    write_rejected(rejected, folder / "ingest-rejected.parquet")
+    sink().finish("ingest", f"{manifest.rows} images, {len(rejected)} refused")
     return Ingested(
         manifest=str(folder / "ingested.parquet"),
         rejected=str(folder / "ingest-rejected.parquet"),
-        images=len(samples),
-        refused=len(rejected) + len(repeated),
+        images=manifest.rows,
+        refused=len(rejected),
         cases=tuple(cases),
     )
 
@@ -79,26 +85,31 @@ def with_writable_name(item: Sample | Rejected) -> Sample | Rejected:
     return replace(item, path=shown, sentence=item.sentence.encode("utf-8", "backslashreplace").decode())
 
 
-def without_repeats(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
-    """Each image once: where two files have the same bytes, the first is kept and the others are refused."""
-    kept: dict[str, Sample] = {}
-    rejected = []
-    for sample in samples:
-        first = kept.setdefault(sample.image_sha256, sample)
-        if first is not sample:
-            sentence = (
-                f"The same bytes as {first.image_path}, which is used; expected every image once. "
-                "Remove one of the two, or check whether one patient's image was filed under another's name."
-            )
-            rejected.append(Rejected(sample.image_path, sample.source, "ingest", Reason.DUPLICATE_IMAGE, sentence))
-    return list(kept.values()), rejected
+def without_repeat(item: Sample | Rejected, first: dict[str, str]) -> Sample | Rejected:
+    """``item``, or a refusal where an image with the same bytes came before: each image is used once.
+
+    Args:
+        item: what a scan yields.
+        first: digest -> path of the images that came before; ``item`` is added.
+    """
+    if isinstance(item, Rejected):
+        return item
+    before = first.get(item.image_sha256)
+    if before is None:
+        first[item.image_sha256] = item.image_path
+        return item
+    sentence = (
+        f"The same bytes as {before}, which is used; expected every image once. "
+        "Remove one of the two, or check whether one patient's image was filed under another's name."
+    )
+    return Rejected(item.image_path, item.source, "ingest", Reason.DUPLICATE_IMAGE, sentence)
 
 
 @task(name="plan-shards")
 def plan_shards(ingested: Ingested, folder: Path) -> list[PlannedShard]:
     """Deal the manifest into shards; a shard's key is the digest of its rows and of the files behind them."""
     shards, code = [], [source_digest(data_catalog, tasks.convert, tasks.preprocess), versions()]
-    for rows in bucket_rows(read_manifest(Path(ingested.manifest))):
+    for rows in bucket_rows(read_manifest_table(Path(ingested.manifest))):
         key = digest_of(code, [_identity(sample) for sample in rows])[:32]
         path = folder / "planned" / f"{key}.parquet"
         if not path.exists():
