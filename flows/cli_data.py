@@ -18,6 +18,7 @@ from rich.table import Table
 from data_catalog.atomic import replacing_folder
 from data_catalog.ct_case import CtCase
 from data_catalog.digest_index import DigestIndex
+from data_catalog.gather import gather
 from data_catalog.manifest import Sample, write_manifest
 from data_catalog.refusals import Refusal, Rejected, write_rejected
 from data_catalog.source import CheckItem, ScanContext
@@ -111,12 +112,11 @@ def manifest(
         specs = [source_spec(text) for text in sources]
         where = rejected or out.with_name(f"{out.stem}-rejected.parquet")
         with DigestIndex(index) as digests:
-            samples, cases, refused = _scanned(specs, ScanContext(out.parent / f"{out.stem}-unpacked", digests))
-        write_manifest(samples, out)
-        write_rejected(refused, where)
-        result = {"manifest": str(out), "images": len(samples), "cts": len(cases), "refused": len(refused)}
-        result |= {"patients": len({sample.patient_id for sample in samples}), "rejected": str(where)}
-    _finish(result, refused, quiet, as_json)
+            found = gather(specs, ScanContext(out.parent / f"{out.stem}-unpacked", digests), out)
+        write_rejected(found.rejected, where)
+        result = {"manifest": str(out), "images": found.images, "cts": len(found.cases), "refused": len(found.rejected)}
+        result |= {"patients": found.patients, "rejected": str(where)}
+    _finish(result, found.rejected, quiet, as_json)
 
 
 @data_app.command()
