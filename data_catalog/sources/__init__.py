@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.source import Source
-from data_catalog.sources import chestxray14, dicom, montgomery, pairs, phantom, shenzhen
+from data_catalog.sources import chestxray14, dicom, jsrt, montgomery, node21, pairs, phantom, shenzhen, vindr_ribcxr
 
 SOURCES: dict[str, Source] = {
     source.kind: source
@@ -14,6 +14,9 @@ SOURCES: dict[str, Source] = {
         chestxray14.SOURCE,
         montgomery.SOURCE,
         shenzhen.SOURCE,
+        jsrt.SOURCE,
+        vindr_ribcxr.SOURCE,
+        node21.SOURCE,
         pairs.SOURCE,
         pairs.COVID_V7,
         dicom.SOURCE,
