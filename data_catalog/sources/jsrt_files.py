@@ -2,8 +2,8 @@
 
 The tables have no header. Order of the columns, as several who parsed them report it (the user's guide of 2008 has
 another): file, subtlety 1 to 5, size in mm, age, sex, x, y, "malignant" or "benign", location, diagnosis where there
-is a nodule; file, age, sex, "non-nodule" where there is none. Lines end in a carriage return, cells are parted by tabs or spaces, words of the
-location and the diagnosis are cut by tabs, and an unknown age is "?".
+is a nodule; file, age, sex, "non-nodule" where there is none. Lines end in a carriage return, cells are parted by tabs
+or spaces, words of the location and the diagnosis are cut by tabs, and an unknown age is "?".
 """
 
 from __future__ import annotations
