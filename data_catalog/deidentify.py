@@ -77,7 +77,7 @@ class Deidentifier:
         """What stands for key and options in cache keys."""
         return f"{self.pseudonyms.key_digest}{'-blank' if self.blank_text else ''}"
 
-    def deidentify(self, path: Path, *, patient: str = "", boxes: Sequence[Box] = ()) -> Deidentified:
+    def deidentify(self, path: Path, *, patient: str = "", boxes: Sequence[Box] = (), view: str = "") -> Deidentified:
         """The DICOM object in ``path`` without its identity.
 
         Pixels stay as they are, compressed ones in their transfer syntax, unless ``boxes`` are blanked.
@@ -86,6 +86,7 @@ class Deidentifier:
             path: a file that :func:`~data_catalog.dicom_read.read_dicom` reads.
             patient: who it is, the same text for all files of one patient; "" takes PatientID, else StudyInstanceUID.
             boxes: text to blank, (row, column, height, width).
+            view: "PA" or "AP", for a file that says so in a description alone: descriptions are removed.
 
         Raises:
             Refusal: the file cannot be read.
@@ -98,6 +99,8 @@ class Deidentifier:
             ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         ds.setdefault("BitsStored", ds.BitsAllocated)
         ds.setdefault("PixelRepresentation", 0)
+        if view and not ds.get("ViewPosition") and not ds.get("ViewCodeSequence"):
+            ds.ViewPosition = view
         return self.deidentify_dataset(ds, data, patient=patient, boxes=boxes)
 
     def deidentify_dataset(

@@ -43,8 +43,8 @@ _SAFE_TEXT = frozenset(
     for keyword in (
         "Manufacturer", "ManufacturerModelName", "SecondaryCaptureDeviceManufacturer", "CodeValue", "LongCodeValue",
         "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "ModalityLUTType", "RescaleType",
-        "LUTExplanation", "WindowCenterWidthExplanation", "FilterType", "PlateType", "PhosphorType",
-        "CollimatorGridName", "AcquisitionDeviceProcessingCode",
+        "LUTExplanation", "PixelSpacingCalibrationDescription", "WindowCenterWidthExplanation", "FilterType",
+        "PlateType", "PhosphorType", "CollimatorGridName", "AcquisitionDeviceProcessingCode",
     )
 )  # fmt: skip
 """Text outside the table that says how the image was made or what a code means."""

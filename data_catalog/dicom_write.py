@@ -10,7 +10,8 @@ import hashlib
 import io
 import re
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ from pydicom.valuerep import format_number_as_ds
 
 from data_catalog.acquisition import parse_acquisition
 from data_catalog.atomic import replacing
+from data_catalog.burned_in_text import text_boxes
+from data_catalog.deidentify import Deidentified, Deidentifier
+from data_catalog.deidentify_pixels import Box
 from data_catalog.dicom_dx import add_dx
 from data_catalog.dicom_read import read_dicom
 from data_catalog.dicom_rules import view_of
@@ -48,25 +52,32 @@ class Converted:
     """A sample as DICOM.
 
     Attributes:
-        path: the DICOM file; for a sample that is DICOM already, its own file.
+        path: the DICOM file; without de-identification, that of a sample that is DICOM already is its own file.
         sop_instance_uid: of that file.
         radiograph: what :func:`~data_catalog.dicom_read.read_dicom` gives for that file; no need to read it again.
         flags: the sample's flags and the radiograph's, each once.
+        actions: what de-identification did, see :class:`~data_catalog.deidentify.Deidentified`.
     """
 
     path: Path
     sop_instance_uid: str
     radiograph: Radiograph
     flags: tuple[str, ...]
+    actions: Mapping[str, int] = field(default_factory=dict)
 
 
-def convert_to_dicom(sample: Sample, folder: Path) -> Converted:
+def convert_to_dicom(sample: Sample, folder: Path, deidentifier: Deidentifier | None = None) -> Converted:
     """Write ``sample`` to ``folder/<SOP instance UID>.dcm``, unless the same bytes are there already.
 
     Pictures without an acquisition become Secondary Capture (PS3.3 A.8.1): all bits of their pixels are kept, and
     nothing is claimed that neither the file nor its row says. Age and sex stay in the manifest: the basic profile of
     PS3.15 Annex E takes them out of DICOM. Phantoms become Digital X-Ray Image Storage - For Presentation (PS3.3 A.26).
-    DICOM samples are read and not rewritten.
+
+    Args:
+        sample: the image.
+        folder: where to write.
+        deidentifier: what is written has pseudonyms, and text burnt in at the borders is flagged or blanked. None keeps
+            the identifiers of pictures, and DICOM samples are read and not rewritten.
 
     Raises:
         Refusal: what reading the image raises.
@@ -75,22 +86,46 @@ def convert_to_dicom(sample: Sample, folder: Path) -> Converted:
     source = Path(sample.image_path)
     if sample.image_format == "dicom":
         radiograph = read_dicom(source)
-        return Converted(source, radiograph.sop_instance_uid, radiograph, _flags(sample, radiograph))
+        if deidentifier is None:
+            return Converted(source, radiograph.sop_instance_uid, radiograph, _flags(sample, radiograph))
+        boxes = text_boxes(radiograph.pixels)
+        new = deidentifier.deidentify(
+            source, patient=sample.patient_id, boxes=boxes if deidentifier.blank_text else (), view=radiograph.view
+        )
+        return _deidentified(sample, radiograph, new, folder, boxes)
     dataset, radiograph = _phantom(sample, source) if sample.image_format == "simulated" else _picture(sample, source)
+    radiograph = replace(radiograph, spacing=spacing_of(dataset))
+    if deidentifier is not None:
+        boxes = [] if sample.image_format == "simulated" else text_boxes(radiograph.pixels)
+        blanked = boxes if deidentifier.blank_text else ()
+        new = deidentifier.deidentify_dataset(_with_meta(dataset), patient=sample.patient_id, boxes=blanked)
+        return _deidentified(sample, radiograph, new, folder, boxes)
     data = _encoded(dataset)
-    path = folder / f"{dataset.SOPInstanceUID}.dcm"
+    path = _stored(folder, str(dataset.SOPInstanceUID), data)
+    radiograph = replace(
+        radiograph, sha256=hashlib.sha256(data).hexdigest(), sop_instance_uid=str(dataset.SOPInstanceUID)
+    )
+    return Converted(path, radiograph.sop_instance_uid, radiograph, _flags(sample, radiograph))
+
+
+def _deidentified(
+    sample: Sample, radiograph: Radiograph, new: Deidentified, folder: Path, boxes: Sequence[Box]
+) -> Converted:
+    path = _stored(folder, new.sop_instance_uid, new.data)
+    if new.actions.get("blanked"):
+        radiograph = replace(radiograph, pixels=read_dicom(path).pixels)
+    sha256 = hashlib.sha256(new.data).hexdigest()
+    flags = (*radiograph.flags, *(("burned_in_text",) if boxes else ()))
+    radiograph = replace(radiograph, sha256=sha256, sop_instance_uid=new.sop_instance_uid, flags=flags)
+    return Converted(path, new.sop_instance_uid, radiograph, _flags(sample, radiograph), new.actions)
+
+
+def _stored(folder: Path, uid: str, data: bytes) -> Path:
+    path = folder / f"{uid}.dcm"
     if not path.is_file() or path.read_bytes() != data:  # absent, damaged, or of an older version of this module
         with replacing(path) as part:
             part.write_bytes(data)
-    radiograph = Radiograph(
-        radiograph.pixels,
-        hashlib.sha256(data).hexdigest(),
-        spacing_of(dataset),
-        radiograph.view,
-        str(dataset.SOPInstanceUID),
-        radiograph.flags,
-    )
-    return Converted(path, str(dataset.SOPInstanceUID), radiograph, _flags(sample, radiograph))
+    return path
 
 
 def derived_uid(*parts: str) -> UID:
@@ -194,14 +229,19 @@ def _add_pixels(ds: Dataset, pixels: Grey, bits: int) -> None:
     ds.add_new("PixelData", "OB" if pixels.dtype == np.uint8 else "OW", data + b"\0" * (len(data) % 2))
 
 
-def _encoded(ds: Dataset) -> bytes:
-    """The bytes of a DICOM file (PS3.10) with ``ds`` in it, explicit VR little endian."""
+def _with_meta(ds: Dataset) -> Dataset:
+    """``ds`` with file meta information (PS3.10, 7.1), explicit VR little endian."""
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.file_meta.ImplementationClassUID = derived_uid("implementation")
     ds.file_meta.ImplementationVersionName = f"CXR_PIPELINE_{WRITER_VERSION}"
+    return ds
+
+
+def _encoded(ds: Dataset) -> bytes:
+    """The bytes of a DICOM file (PS3.10) with ``ds`` in it."""
     buffer = io.BytesIO()
-    dcmwrite(buffer, ds, enforce_file_format=True)
+    dcmwrite(buffer, _with_meta(ds), enforce_file_format=True)
     return buffer.getvalue()

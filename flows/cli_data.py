@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.atomic import replacing_folder
-from data_catalog.ct_case import CtCase
+from data_catalog.deidentify import Deidentifier
 from data_catalog.digest_index import DigestIndex
 from data_catalog.gather import gather
-from data_catalog.manifest import Sample, write_manifest
+from data_catalog.manifest import Sample, read_manifest, write_manifest
 from data_catalog.refusals import Refusal, Rejected, write_rejected
 from data_catalog.source import CheckItem, ScanContext
 from data_catalog.sources import SOURCES, SourceSpec
@@ -132,32 +132,48 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write every image as de-identified DICOM, with a manifest, and refusals beside the folder."""
-    from data_catalog.deidentify import Deidentifier
-    from tasks.convert import convert_one
-
     with reporting_errors(as_json):
         specs = [source_spec(text) for text in sources]
         if out.exists():
             raise UsageError(f"Expected {out} not to exist, but it does. Remove it, or choose another --out.")
         deidentifier = Deidentifier.with_key_file(key or out.with_name(f"{out.name}.key"), blank_text=blank_text)
-        rows: list[Sample] = []
         with tempfile.TemporaryDirectory(prefix="cxr-convert-") as workdir:
-            samples, cases, refused = _scanned(specs, ScanContext(Path(workdir)))
+            ingested = Path(workdir) / "ingested.parquet"
+            found = gather(specs, ScanContext(Path(workdir) / "unpacked"), ingested)
             with replacing_folder(out) as part:
-                for sample in samples:
-                    try:
-                        row = convert_one(sample, part / "dicom", deidentifier)
-                        rows.append(row.with_(dicom_path=str(out / "dicom" / Path(row.dicom_path or "").name)))
-                    except Refusal as refusal:
-                        refused.append(
-                            Rejected.of(refusal, path=sample.image_path, source=sample.source, stage="convert")
-                        )
+                rows, refused, actions = _converted(read_manifest(ingested), part, out, deidentifier)
                 write_manifest(rows, part / "manifest.parquet")
+        refused = [*found.rejected, *refused]
         where = out.with_name(f"{out.name}-rejected.parquet")
         write_rejected(refused, where)
-        result = {"folder": str(out), "images": len(rows), "cts": len(cases), "refused": len(refused)}
-        result |= {"rejected": str(where)}
+        result = {"folder": str(out), "images": len(rows), "cts": len(found.cases), "refused": len(refused)}
+        result |= {"patients": len({row.patient_id for row in rows}), "rejected": str(where)}
+        result |= {"actions": dict(sorted(actions.items()))}
+        result |= {"burned_in_text": sum("burned_in_text" in row.flags for row in rows)}
     _finish(result, refused, quiet, as_json)
+
+
+def _converted(
+    samples: list[Sample], part: Path, out: Path, deidentifier: Deidentifier
+) -> tuple[list[Sample], list[Rejected], Counter[str]]:
+    """Rows that name nobody, refusals, and counts of what was done to elements; files of refused images are removed."""
+    from data_catalog.deidentify_rows import shareable
+    from tasks.convert import convert_any
+
+    rows: list[Sample] = []
+    refused: list[Rejected] = []
+    actions: Counter[str] = Counter()
+    for sample in samples:
+        try:
+            row = convert_any(sample, part / "dicom", deidentifier, actions)
+            rows.append(shareable(row, part, out, deidentifier))
+        except Refusal as refusal:
+            refused.append(Rejected.of(refusal, path=sample.image_path, source=sample.source, stage="convert"))
+    kept = {Path(row.dicom_path or "").name for row in rows}
+    for path in (part / "dicom").glob("*.dcm"):
+        if path.name not in kept:  # its mask could not be used
+            path.unlink()
+    return rows, refused, actions
 
 
 @data_app.command()
@@ -212,25 +228,6 @@ def source_spec(text: str) -> SourceSpec:
         return SourceSpec.parse(text)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _scanned(specs: list[SourceSpec], context: ScanContext) -> tuple[list[Sample], list[CtCase], list[Rejected]]:
-    samples: list[Sample] = []
-    cases: list[CtCase] = []
-    refused: list[Rejected] = []
-    for item in _found(specs, context):
-        if isinstance(item, Sample):
-            samples.append(item)
-        elif isinstance(item, CtCase):
-            cases.append(item)
-        else:
-            refused.append(item)
-    return samples, cases, refused
-
-
-def _found(specs: list[SourceSpec], context: ScanContext) -> Iterator[Sample | CtCase | Rejected]:
-    for spec in specs:
-        yield from SOURCES[spec.kind].scan(Path(spec.path), context)
 
 
 def _finish(result: dict[str, Any], refused: list[Rejected], quiet: bool, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from data_catalog.deidentify import Deidentifier
 from data_catalog.digest import digest_of
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
@@ -51,10 +52,12 @@ def prepare_shards(
 
 
 def _converted(steps: Steps, plan: list[PlannedShard], store: Path) -> list[ConvertedShard]:
-    tasks = []
+    tasks, secret = [], store.parent / "deidentification.key"
+    pseudonyms = Deidentifier.with_key_file(secret).key_digest
     for shard in plan:
-        out = store / "converted" / shard.key
-        parameters = {"key": shard.key, "shard": shard, "out": out}
+        key = digest_of(shard.key, pseudonyms)[:32]
+        out = store / "converted" / key
+        parameters = {"key": key, "shard": shard, "out": out, "secret": secret}
         tasks.append(steps.submit(convert_shard, outputs=[out / "rows.parquet", out / "dicom"], **parameters))
     shards: list[ConvertedShard] = [task.result() for task in tasks]
     sink().finish("convert", f"{sum(s.images for s in shards)} images, {sum(s.refused for s in shards)} refused")

@@ -10,6 +10,7 @@ from prefect import task
 
 from data_catalog.atomic import replacing_folder
 from data_catalog.conventions import Allowed, check_conventions, conventions_of
+from data_catalog.deidentify import Deidentifier
 from data_catalog.dicom_write import convert_to_dicom
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest, write_manifest
@@ -24,8 +25,12 @@ from tasks.records import Cohort, ConvertedShard, Ingested, PlannedShard
 
 
 @task(name="convert-shard", cache_policy=BY_KEY, persist_result=True)
-def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
-    """Convert the images of one shard into ``out/dicom`` and record what could not be."""
+def convert_shard(key: str, shard: PlannedShard, out: Path, secret: Path) -> ConvertedShard:
+    """Convert the images of one shard into ``out/dicom`` under pseudonyms, and record what could not be.
+
+    Rows keep their patients and the paths of their images: they stay in the home. ``secret`` is the file of the key.
+    """
+    deidentifier = Deidentifier.with_key_file(secret)
     planned = read_manifest(Path(shard.rows))
     sink().start("convert", len(planned))
     rows: list[Sample] = []
@@ -33,7 +38,7 @@ def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
     with replacing_folder(out) as part:
         for sample in planned:
             try:
-                rows.append(_moved(_guarded(sample, part / "dicom"), part, out))
+                rows.append(_moved(convert_any(sample, part / "dicom", deidentifier), part, out))
             except Refusal as refusal:
                 # The row is about the image; a sentence about its mask names the mask.
                 rejected.append(Rejected(sample.image_path, sample.source, "convert", refusal.reason, refusal.sentence))
@@ -43,10 +48,12 @@ def convert_shard(key: str, shard: PlannedShard, out: Path) -> ConvertedShard:
     return ConvertedShard(folder=str(out), key=key, images=len(rows), refused=len(rejected))
 
 
-def _guarded(sample: Sample, folder: Path) -> Sample:
+def convert_any(
+    sample: Sample, folder: Path, deidentifier: Deidentifier, actions: Counter[str] | None = None
+) -> Sample:
     """:func:`convert_one`, where no file, however odd, ends the run."""
     try:
-        return convert_one(sample, folder)
+        return convert_one(sample, folder, deidentifier, actions)
     except (Refusal, MemoryError, OSError):
         raise
     except Exception as error:
@@ -54,13 +61,19 @@ def _guarded(sample: Sample, folder: Path) -> Sample:
         raise Refusal(Reason.UNDECODABLE, sentence, sample.image_path) from error
 
 
-def convert_one(sample: Sample, folder: Path) -> Sample:
-    """Make ``sample``'s DICOM object in ``folder``; returns the row with what is known of the image now.
+def convert_one(
+    sample: Sample, folder: Path, deidentifier: Deidentifier, actions: Counter[str] | None = None
+) -> Sample:
+    """Make ``sample``'s de-identified DICOM object in ``folder``; returns the row with what is known of the image now.
+
+    ``actions`` gets the counts of what was done to its elements.
 
     Raises:
         Refusal: image or masks cannot be used.
     """
-    converted = convert_to_dicom(sample, folder)
+    converted = convert_to_dicom(sample, folder, deidentifier)
+    if actions is not None:
+        actions.update(converted.actions)
     height, width = converted.radiograph.shape
     row = sample.with_(
         dicom_path=str(converted.path),
