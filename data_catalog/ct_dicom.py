@@ -35,7 +35,7 @@ class Slice:
 
     Attributes:
         path: its file.
-        sop_instance_uid, series_uid: as stored.
+        sop_instance_uid, series_uid, patient: as stored; ``patient`` is PatientID.
         position: (3,) ImagePositionPatient, LPS mm: centre of the first pixel.
         across, down: (3,) unit vectors along a row and along a column, LPS.
         spacing: mm between (rows, columns).
@@ -50,6 +50,7 @@ class Slice:
     down: Vector
     spacing: tuple[float, float]
     shape: tuple[int, int]
+    patient: str = ""
 
     @property
     def normal(self) -> Vector:
@@ -93,7 +94,7 @@ def read_series(paths: Sequence[Path]) -> CtSeries:
     hu = np.empty((len(slices), *slices[0].shape), np.int16)
     for index, item in enumerate(slices):
         hu[index] = _pixels(item)
-    return CtSeries(hu, _affine(slices), tuple(slices))
+    return CtSeries(hu, stack_affine(slices), tuple(slices))
 
 
 def read_slice(path: Path) -> Slice:
@@ -178,6 +179,7 @@ def _slice(ds: FileDataset, path: Path) -> Slice:
         down / np.linalg.norm(down),
         (rows, columns),
         (int(ds.Rows), int(ds.Columns)),
+        str(ds.get("PatientID") or "").strip(),
     )
 
 
@@ -244,8 +246,11 @@ def _tilted(folder: Path, what: str) -> Refusal:
     return Refusal(Reason.TILTED_SLICES, f"{folder}: expected {what}. Resample the series to axial slices.", folder)
 
 
-def _affine(slices: Sequence[Slice]) -> npt.NDArray[np.float64]:
-    """(4, 4) from the image plane attributes, equation C.7.6.2.1-1 of PS3.3, with the mean step between slices."""
+def stack_affine(slices: Sequence[Slice]) -> npt.NDArray[np.float64]:
+    """(4, 4) float64 of ordered slices, voxel (x, y, z, 1) to LPS mm.
+
+    Equation C.7.6.2.1-1 of PS3.3, with the mean step between slices.
+    """
     first, last = slices[0], slices[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.across * first.spacing[1]

@@ -93,15 +93,21 @@ def _from_map(path: Path, named: Names, grid: Grid) -> tuple[npt.NDArray[np.uint
 def _from_folder(folder: Path, grid: Grid) -> tuple[npt.NDArray[np.uint16], Names]:
     """One mask per structure; where two overlap, the later name in alphabetical order is kept."""
     labels = np.zeros(grid.shape, np.uint16)
-    named: Names = {}
-    files = sorted(path for path in folder.iterdir() if is_nifti(path))
-    for label, path in enumerate(files, 1):
-        word = structure_of(name_of(path))
-        if word is not None:
-            labels[_whole_numbers(_on_grid(path, grid), path) > 0] = label
-            named[label] = word
+    for label, path in enumerate(masks_in_folder(folder), 1):
+        labels[_whole_numbers(_on_grid(path, grid), path) > 0] = label
     there = set(np.unique(labels).tolist())
-    return labels, {label: word for label, word in named.items() if label in there}
+    return labels, {label: word for label, word in names_in_folder(folder).items() if label in there}
+
+
+def masks_in_folder(folder: Path) -> list[Path]:
+    """The masks whose name the vocabulary has a word for, by name."""
+    return sorted(path for path in folder.iterdir() if is_nifti(path) and structure_of(name_of(path)) is not None)
+
+
+def names_in_folder(folder: Path) -> Names:
+    """Label -> (structure, part) of a folder with one mask per structure: its number in alphabetical order."""
+    words = (structure_of(name_of(path)) for path in masks_in_folder(folder))
+    return {label: word for label, word in enumerate(words, 1) if word is not None}
 
 
 def name_of(path: Path) -> str:
@@ -119,6 +125,16 @@ def _on_grid(path: Path, grid: Grid) -> npt.NDArray[Any]:
     except Refusal as refusal:
         reason = Reason.MASK_MISSING if refusal.reason is Reason.FILE_MISSING else Reason.MASK_UNREADABLE
         raise Refusal(reason, refusal.sentence, path) from refusal
+    check_grid_of(path, own, grid)
+    return values
+
+
+def check_grid_of(path: Path, own: Grid, grid: Grid) -> None:
+    """Refuse labels whose grid is not the CT's, by more than half a voxel at a corner.
+
+    Raises:
+        Refusal: MASK_SIZE_MISMATCH.
+    """
     voxel = float(np.linalg.norm(grid.affine[:3, :3], axis=0).min())
     apart = own.distance(grid)
     if apart > voxel / 2:
@@ -129,7 +145,6 @@ def _on_grid(path: Path, grid: Grid) -> npt.NDArray[Any]:
             "Resample the label map to the CT (nearest neighbour).",
             path,
         )
-    return values
 
 
 def _whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.integer[Any]]:

@@ -57,30 +57,52 @@ def read_nifti(path: Path) -> tuple[npt.NDArray[Any], Grid]:
             others), MULTI_FRAME (four axes), TOO_SMALL, OVERSIZED.
     """
     _check_stream(path)
+    reader, grid = _open(path)
+    try:
+        return sitk.GetArrayFromImage(reader.Execute()), grid
+    except RuntimeError as error:
+        raise _undecodable(path, error) from error
+
+
+def read_grid(path: Path, *, whole: bool = False) -> Grid:
+    """Where the voxels of a NIfTI volume lie, by its header.
+
+    Args:
+        path: the file.
+        whole: also unpack it, to know that nothing is missing.
+
+    Raises:
+        Refusal: as :func:`read_nifti`.
+    """
+    if whole:
+        _check_stream(path)
+    else:
+        read_start(path, 2)
+    return _open(path)[1]
+
+
+def _open(path: Path) -> tuple[sitk.ImageFileReader, Grid]:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NiftiImageIO")
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        check_grid(tuple(reversed(reader.GetSize())), path)
-        if reader.GetNumberOfComponents() != 1:
-            raise RuntimeError(f"{reader.GetNumberOfComponents()} values in each voxel")
-        image = reader.Execute()
+        components = reader.GetNumberOfComponents()
+        if components != 1:
+            raise RuntimeError(f"{components} values in each voxel")
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise Refusal(
-            Reason.UNDECODABLE,
-            f"{path}: expected a NIfTI volume, but got {reason}. Export it again.",
-            path,
-        ) from error
-    return sitk.GetArrayFromImage(image), _grid(image)
-
-
-def _grid(image: sitk.Image) -> Grid:
+        raise _undecodable(path, error) from error
+    shape = tuple(reversed(reader.GetSize()))
+    check_grid(shape, path)
     affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return Grid(tuple(reversed(image.GetSize())), affine)
+    affine[:3, :3] = np.array(reader.GetDirection()).reshape(3, 3) * np.array(reader.GetSpacing())
+    affine[:3, 3] = reader.GetOrigin()
+    return reader, Grid(shape, affine)
+
+
+def _undecodable(path: Path, error: RuntimeError) -> Refusal:
+    reason = str(error).strip().splitlines()[-1].strip()
+    return Refusal(Reason.UNDECODABLE, f"{path}: expected a NIfTI volume, but got {reason}. Export it again.", path)
 
 
 def _check_stream(path: Path) -> None:

@@ -14,7 +14,7 @@ from data_catalog.ct_labels import read_labels
 from data_catalog.ct_nifti import Grid, is_nifti, read_nifti
 from data_catalog.ct_volume import CtNodule, CtVolume
 from data_catalog.hounsfield import as_hu, check_hu
-from data_catalog.lidc_consensus import SliceGrid, find_consensus
+from data_catalog.lidc_consensus import find_consensus, grid_of
 from data_catalog.lidc_xml import read_lidc_xml
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal
@@ -31,7 +31,7 @@ def read_ct(case: CtCase) -> CtVolume:
 
     Raises:
         Refusal: what :func:`~data_catalog.ct_dicom.read_series` or :func:`~data_catalog.ct_nifti.read_nifti` refuse;
-            NOT_HOUNSFIELD; MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID of the label map;
+            NOT_HOUNSFIELD; WRONG_BODY_PART (no lung); MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID of the label map;
             ANNOTATION_INVALID, UNSAFE_XML, TRUNCATED of the readers' XML.
     """
     first = Path(case.image_paths[0])
@@ -45,6 +45,13 @@ def read_ct(case: CtCase) -> CtVolume:
         grid = Grid(hu.shape, series.affine)
     check_hu(hu, first if is_nifti(first) else first.parent)
     labels, names = _labels(case, hu, grid)
+    if not any(structure is Structure.LUNG for structure, _ in names.values()):
+        raise Refusal(
+            Reason.WRONG_BODY_PART,
+            f"{first}: expected a CT of the chest, but no voxel of it is labelled lung; it has "
+            f"{sorted({str(structure) for structure, _ in names.values()})}. Leave it out.",
+            first,
+        )
     return CtVolume(hu, grid.affine, labels, names, _nodules(case, series), bool(case.annotation_paths))
 
 
@@ -68,17 +75,5 @@ def _nodules(case: CtCase, series: CtSeries | None) -> tuple[CtNodule, ...]:
                 f"{reading.series_uid}. Put each XML beside the series that it names.",
                 path,
             )
-        nodules.extend(find_consensus(reading, slice_grid(series)).nodules)
+        nodules.extend(find_consensus(reading, grid_of(series.slices, series.affine)).nodules)
     return tuple(nodules)
-
-
-def slice_grid(series: CtSeries) -> SliceGrid:
-    """Where the slices of ``series`` lie, for the readers' outlines."""
-    depth, height, width = series.hu.shape
-    x, y, z = (float(step) for step in np.linalg.norm(series.affine[:3, :3], axis=0))
-    return SliceGrid(
-        (depth, height, width),
-        (z, y, x),
-        [item.sop_instance_uid for item in series.slices],
-        np.array([item.position[2] for item in series.slices]),
-    )

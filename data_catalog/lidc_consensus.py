@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
+from data_catalog.ct_dicom import Slice
 from data_catalog.ct_volume import CtNodule
 from data_catalog.lidc_xml import Contour, Finding, Reading
 from data_catalog.refusals import Reason, Refusal
@@ -54,6 +55,18 @@ class SliceGrid:
         away = np.abs(self.positions - contour.z)
         nearest = int(away.argmin())
         return nearest if away[nearest] <= Z_TOLERANCE * self.spacing[0] else None
+
+
+def grid_of(slices: Sequence[Slice], affine: npt.NDArray[np.float64]) -> SliceGrid:
+    """Where ordered slices of one series lie; ``affine`` as :func:`~data_catalog.ct_dicom.stack_affine` gives it."""
+    x, y, z = (float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+    height, width = slices[0].shape
+    return SliceGrid(
+        (len(slices), height, width),
+        (z, y, x),
+        [item.sop_instance_uid for item in slices],
+        np.array([item.position[2] for item in slices]),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +112,7 @@ def find_consensus(reading: Reading, grid: SliceGrid) -> Consensus:
     Raises:
         Refusal: ANNOTATION_INVALID: a reading of a radiograph, or an outline on no slice of this CT or outside of it.
     """
-    if reading.kind != "CT":
-        raise _invalid(reading, "the reading of a CT (LidcReadMessage), but it is one of a radiograph")
+    check_slices(reading, grid)
     drawn = [
         draw_finding(finding, number, grid, reading)
         for number, session in enumerate(reading.sessions)
@@ -119,6 +131,36 @@ def draw_finding(finding: Finding, reader: int, grid: SliceGrid, reading: Readin
     Raises:
         Refusal: as :func:`find_consensus`.
     """
+    planes = _on_slices(finding, grid, reading)
+    points = np.concatenate([contour.points for contour in finding.contours])
+    low, high = points.min(0), points.max(0)
+    first, last = min(planes), max(planes)
+    mask = np.zeros((last - first + 1, high[1] - low[1] + 1, high[0] - low[0] + 1), bool)
+    for number, contours in planes.items():
+        plane = mask[number - first]
+        for contour in sorted(contours, key=lambda item: not item.inclusion):  # holes last
+            inside = enclosed(contour.points - low, (plane.shape[0], plane.shape[1]))
+            np.logical_or(plane, inside, out=plane) if contour.inclusion else np.logical_and(plane, ~inside, out=plane)
+    if not mask.any():
+        return None
+    return Outlined(reader, finding, (first, int(low[1]), int(low[0])), mask)
+
+
+def check_slices(reading: Reading, grid: SliceGrid) -> None:
+    """Refuse a reading that cannot be of this CT.
+
+    Raises:
+        Refusal: as :func:`find_consensus`.
+    """
+    if reading.kind != "CT":
+        raise _invalid(reading, "the reading of a CT (LidcReadMessage), but it is one of a radiograph")
+    for session in reading.sessions:
+        for finding in session.nodules:
+            _on_slices(finding, grid, reading)
+
+
+def _on_slices(finding: Finding, grid: SliceGrid, reading: Reading) -> dict[int, list[Contour]]:
+    """Number of the slice -> the outlines on it."""
     planes: dict[int, list[Contour]] = {}
     for contour in finding.contours:
         number = grid.slice_of(contour)
@@ -134,17 +176,7 @@ def draw_finding(finding: Finding, reader: int, grid: SliceGrid, reading: Readin
         raise _invalid(
             reading, f"outlines inside of {grid.shape[2]} x {grid.shape[1]} pixels, but {finding.finding_id!r} is not"
         )
-    low, high = points.min(0), points.max(0)
-    first, last = min(planes), max(planes)
-    mask = np.zeros((last - first + 1, high[1] - low[1] + 1, high[0] - low[0] + 1), bool)
-    for number, contours in planes.items():
-        plane = mask[number - first]
-        for contour in sorted(contours, key=lambda item: not item.inclusion):  # holes last
-            inside = enclosed(contour.points - low, (plane.shape[0], plane.shape[1]))
-            np.logical_or(plane, inside, out=plane) if contour.inclusion else np.logical_and(plane, ~inside, out=plane)
-    if not mask.any():
-        return None
-    return Outlined(reader, finding, (first, int(low[1]), int(low[0])), mask)
+    return planes
 
 
 def enclosed(points: npt.NDArray[np.int64], shape: tuple[int, int]) -> Mask:
@@ -246,12 +278,11 @@ def axial_diameter(mask: Mask, spacing: tuple[float, float, float]) -> float:
     """
     longest = 0.0
     for plane in mask:
-        points = np.argwhere(plane)
-        edge = np.concatenate(
-            [points[np.r_[True, np.diff(points[:, 0]) > 0]], points[np.r_[np.diff(points[:, 0]) > 0, True]]]
-        )
-        if len(points):  # first and last pixel of each row: the ends of the longest line are among them
-            longest = max(longest, float(pdist(edge * spacing[1:]).max(initial=0.0)))
+        points = np.argwhere(plane)  # row by row
+        new_row = np.diff(points[:, 0]) > 0
+        ends = points[np.r_[True, new_row] | np.r_[new_row, True]] if len(points) else points
+        # the ends of the longest line are first or last pixels of their rows
+        longest = max(longest, float(pdist(ends * spacing[1:]).max(initial=0.0)))
     return longest + (spacing[1] + spacing[2]) / 2
 
 

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.source import Source
-from data_catalog.sources import chestxray14, dicom, jsrt, montgomery, node21, pairs, phantom, shenzhen, vindr_ribcxr
+from data_catalog.sources import (
+    chestxray14,
+    ct_labels,
+    dicom,
+    jsrt,
+    lidc_idri,
+    montgomery,
+    node21,
+    pairs,
+    phantom,
+    shenzhen,
+    vindr_ribcxr,
+)
 
 SOURCES: dict[str, Source] = {
     source.kind: source
@@ -17,6 +29,8 @@ SOURCES: dict[str, Source] = {
         jsrt.SOURCE,
         vindr_ribcxr.SOURCE,
         node21.SOURCE,
+        lidc_idri.SOURCE,
+        ct_labels.SOURCE,
         pairs.SOURCE,
         pairs.COVID_V7,
         dicom.SOURCE,
