@@ -6,16 +6,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from data_catalog.reading import read_radiograph, sniff
 from data_catalog.refusals import Refusal
 
-KINDS = ("jpeg", "png", "dicom")
+SYNTAXES = {"dicom_rle": RLELossless, "dicom_jpegls": JPEGLSLossless}
+KINDS = ("jpeg", "png", "dicom", *SYNTAXES)
 
 Files = dict[str, list[Path]]
-"""Kind ("jpeg", "png", "dicom") -> files of it."""
+"""Kind (of :data:`KINDS`; "dicom" is uncompressed, or any other syntax) -> files of it."""
 
 
 def files(data: Path | None, folder: Path, count: int, side: int) -> Files:
@@ -32,13 +40,24 @@ def _real(data: Path, count: int) -> Files:
     found: Files = {kind: [] for kind in KINDS}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         try:
-            kind = sniff(path)
+            kind = kind_of(path)
             if len(found[kind]) < count:
                 read_radiograph(path)
                 found[kind].append(path)
         except Refusal:
             continue
     return found
+
+
+def kind_of(path: Path) -> str:
+    """Which of :data:`KINDS` a file is.
+
+    Raises:
+        Refusal: it is no image.
+    """
+    kind = sniff(path)
+    syntax = dcmread(path, stop_before_pixels=True, force=True).file_meta.TransferSyntaxUID if kind == "dicom" else ""
+    return next((name for name, uid in SYNTAXES.items() if uid == syntax), kind)
 
 
 def _synthetic(folder: Path, count: int, side: int) -> Files:
@@ -49,6 +68,11 @@ def _synthetic(folder: Path, count: int, side: int) -> Files:
             cv2.imwrite(str(folder / name), (grey * 255).astype(np.uint8))
             found[kind].append(folder / name)
         found["dicom"].append(_write_dicom(folder / f"{number}.dcm", grey))
+        for kind, syntax in SYNTAXES.items():
+            dataset = dcmread(found["dicom"][-1])
+            dataset.compress(syntax, generate_instance_uid=False)
+            dataset.save_as(folder / f"{number}-{kind}.dcm", enforce_file_format=True)
+            found[kind].append(folder / f"{number}-{kind}.dcm")
     return found
 
 

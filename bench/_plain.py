@@ -19,8 +19,8 @@ Pixels = npt.NDArray[np.float32]
 
 
 def read(path: Path, kind: str) -> Pixels:
-    """A file of ``kind`` "png", "jpeg" or "dicom" as (H, W) float32 in [0, 1]."""
-    return read_dicom(path) if kind == "dicom" else read_picture(path).astype(np.float32) / 255
+    """A file of ``kind`` "png", "jpeg" or "dicom..." as (H, W) float32 in [0, 1]."""
+    return read_dicom(path) if kind.startswith("dicom") else read_picture(path).astype(np.float32) / 255
 
 
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:

@@ -56,7 +56,7 @@ class Segmenter:
         """Masks of ``radiograph`` at its own (H, W)."""
         grid = preprocess(radiograph, self.card.input)
         probabilities = self.probabilities(grid[None])[0]
-        box = Letterbox(*radiograph.shape, self.card.input.size)
+        box = Letterbox(*radiograph.shape, self.card.input.size, radiograph.aspect)
         masks, confidence = {}, {}
         for structure, plane in zip(self.card.network.structures, probabilities, strict=True):
             if structure is Structure.LUNG:

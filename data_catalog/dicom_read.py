@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,10 +28,10 @@ from data_catalog.deflated import check_inflated_size
 from data_catalog.dicom_decode import decoded, is_plain, plain_pixels
 from data_catalog.dicom_display import displayed
 from data_catalog.dicom_rules import check_chest_radiograph
-from data_catalog.dicom_spacing import spacing_of
+from data_catalog.dicom_spacing import geometry_of
 from data_catalog.image_header import MIN_SIDE, check_size, truncated
 from data_catalog.level_image import LevelImage
-from data_catalog.radiograph import Radiograph, Spacing
+from data_catalog.radiograph import Radiograph, Spacing, usable_aspect
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import open_regular, read_regular
 
@@ -133,7 +133,9 @@ def read_dicom(path: Path) -> Radiograph:
     read = read_dicom_image(path)
     digest = hashlib.sha256(read.data).hexdigest()
     header = read.header
-    return Radiograph(read.image.pixels(), digest, read.spacing, header.view, header.sop_instance_uid, read.flags)
+    return Radiograph(
+        read.image.pixels(), digest, read.spacing, header.view, header.sop_instance_uid, read.flags, read.image.aspect
+    )
 
 
 def read_dicom_image(path: Path) -> DicomImage:
@@ -147,7 +149,7 @@ def read_dicom_image(path: Path) -> DicomImage:
     dataset, stored = _stored_values(data, header, path)
     try:
         image, shown_flags = displayed(stored, dataset)
-        spacing = spacing_of(dataset)
+        geometry = geometry_of(dataset)
     except Exception as error:
         raise _undecodable(path, error) from error
     if image.is_flat():
@@ -156,8 +158,8 @@ def read_dicom_image(path: Path) -> DicomImage:
             f"{path}: expected a radiograph, but all pixels show the same grey. Check its pixels and its window.",
             path,
         )
-    flags = (*header.flags, *shown_flags, *(() if spacing else ("no_spacing",)))
-    return DicomImage(image, header, spacing, flags, data)
+    flags = (*header.flags, *shown_flags, *geometry.flags, *(() if geometry.spacing else ("no_spacing",)))
+    return DicomImage(replace(image, aspect=usable_aspect(geometry.aspect)), header, geometry.spacing, flags, data)
 
 
 def _read_before_pixels(path: Path) -> tuple[FileDataset, dict[str, Any]]:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data_catalog.area_average import area_average
 from data_catalog.radiograph import LARGEST_ASPECT
 
 
@@ -52,7 +53,7 @@ class Letterbox:
         small = min(h, self.height), min(w, self.width)
         inner = self._checked(image)
         if small != inner.shape:  # one side may grow while the other shrinks: area averaging is for the latter alone
-            inner = cv2.resize(inner, small[::-1], interpolation=cv2.INTER_AREA)
+            inner = area_average(inner, small)
         if small != (h, w):
             inner = cv2.resize(inner, (w, h), interpolation=cv2.INTER_LINEAR)
         return self._framed(inner, image.dtype)

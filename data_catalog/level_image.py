@@ -46,6 +46,11 @@ class Levels:
         """(H, W)."""
         return self.stored.shape[0], self.stored.shape[1]
 
+    def part(self, rows: slice, columns: slice) -> Levels:
+        """The pixels in ``rows`` and ``columns``, with the same levels."""
+        inverse = None if self.inverse is None else self.inverse[rows, columns]
+        return Levels(self.stored[rows, columns], self.levels, inverse)
+
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
         """(N,) how many pixels have each level."""
@@ -55,19 +60,11 @@ class Levels:
             places -= int(self.levels[0])
         return np.bincount(places.ravel(), minlength=len(self.levels))
 
-    def mapped(self, table: npt.NDArray[np.float32], step: int = 1) -> npt.NDArray[np.float32]:
-        """Each pixel's entry of ``table``.
-
-        Args:
-            table: (N,) float32.
-            step: take every ``step``-th row and column.
-
-        Returns:
-            (ceil(H / step), ceil(W / step)) float32.
-        """
+    def mapped(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(H, W) float32: each pixel's entry of ``table`` (N,) float32."""
         if self.inverse is not None:
-            return table[self.inverse[::step, ::step]]
-        low, stored = int(self.levels[0]), self.stored[::step, ::step]
+            return table[self.inverse]
+        low, stored = int(self.levels[0]), self.stored
         if stored.dtype.itemsize > 2:
             stored, low = (stored - low).astype(np.uint16), 0
         # OpenCV takes tables of all 256 or 65,536 words, five times as fast as indexing; signed words wrap around.
@@ -89,11 +86,18 @@ class Levels:
             leave_out: (N,) bool, levels that do not count; at least one pixel must remain.
         """
         counts = self.counts if leave_out is None else np.where(leave_out, 0, self.counts)
-        below = np.cumsum(counts)
-        place = np.asarray(q, np.float64) / 100 * (below[-1] - 1)
-        first = np.floor(place)
-        left, right = (self.levels[np.searchsorted(below, at, side="right")] for at in (first, np.ceil(place)))
-        return np.asarray(left + (right - left) * (place - first), np.float64)
+        return _percentiles(self.levels, counts, q)
+
+
+def _percentiles(
+    values: npt.NDArray[np.floating], counts: npt.NDArray[np.integer], q: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Percentiles of ``values`` (N,), ascending, each ``counts`` (N,) times; linear, as NumPy interpolates."""
+    below = np.cumsum(counts)
+    place = np.asarray(q, np.float64) / 100 * (below[-1] - 1)
+    first = np.floor(place)
+    left, right = (values[np.searchsorted(below, at, side="right")].astype(np.float64) for at in (first, np.ceil(place)))
+    return left + (right - left) * (place - first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +107,12 @@ class LevelImage:
     Attributes:
         levels: the image.
         shown: (N,) float32 in [0, 1], MONOCHROME2 polarity: the grey of each level.
+        aspect: height of a pixel over its width, as :attr:`~data_catalog.radiograph.Radiograph.aspect`.
     """
 
     levels: Levels
     shown: npt.NDArray[np.float32]
+    aspect: float = 1.0
 
     @classmethod
     def of_bits(cls, stored: npt.NDArray[np.integer], bits: int) -> LevelImage:
@@ -125,6 +131,14 @@ class LevelImage:
     def pixels(self) -> npt.NDArray[np.float32]:
         """(H, W) float32 in [0, 1]."""
         return self.levels.mapped(self.shown)
+
+    def percentiles(
+        self, q: Sequence[float], rows: slice = slice(None), columns: slice = slice(None)
+    ) -> npt.NDArray[np.float64]:
+        """What ``numpy.percentile`` gives for the greys of the pixels in ``rows`` and ``columns``."""
+        counts = self.levels.part(rows, columns).counts
+        order = np.argsort(self.shown, kind="stable")
+        return _percentiles(self.shown[order], counts[order], q)
 
     def is_flat(self) -> bool:
         """Whether all pixels show the same grey."""

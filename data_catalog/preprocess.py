@@ -71,16 +71,16 @@ class PreprocessConfig(BaseModel):
 def preprocess(image: Radiograph | LevelImage, config: PreprocessConfig) -> npt.NDArray[np.float32]:
     """Network input: (size, size) float32 in [0, 1] or [-1, 1]; letterbox bars hold the lowest value.
 
-    A :class:`~data_catalog.level_image.LevelImage` gives the same bits as its pixels do, in half the time: each level is
-    normalised once.
+    A :class:`~data_catalog.level_image.LevelImage` gives the same bits as its pixels do, in half the time: each level
+    is normalised once.
     """
     if isinstance(image, LevelImage) and not (config.clahe or config.denoise != "none"):
-        sample = image.levels.mapped(image.shown, _step(image.shape))
-        normalised = image.levels.mapped(_stretched(image.shown, _ends(sample, config)))
+        ends = _ends(image.percentiles(config.percentiles, *_sampled(image.shape)))
+        normalised = image.levels.mapped(_stretched(image.shown, ends))
     else:
         pixels = image.pixels() if isinstance(image, LevelImage) else np.asarray(image.pixels)
         normalised = normalise(equalise(denoise(pixels, config), config), config)
-    grid = Letterbox(*image.shape, config.size).apply(normalised)
+    grid = Letterbox(*image.shape, config.size, image.aspect).apply(normalised)
     return grid * 2 - 1 if config.value_range == "signed" else grid
 
 
@@ -106,17 +106,17 @@ def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.
 
     Percentiles come from every fourth row and column above 512 pixels a side: sixteen times fewer pixels to sort.
     """
-    step = _step(pixels.shape)
-    return _stretched(pixels, _ends(pixels[::step, ::step], config))
+    return _stretched(pixels, _ends(np.percentile(pixels[_sampled(pixels.shape)], config.percentiles)))
 
 
-def _step(shape: tuple[int, ...]) -> int:
-    return 4 if min(shape) > 512 else 1
+def _sampled(shape: tuple[int, ...]) -> tuple[slice, slice]:
+    step = slice(None, None, 4 if min(shape) > 512 else 1)
+    return step, step
 
 
-def _ends(sample: npt.NDArray[np.float32], config: PreprocessConfig) -> tuple[np.float32, np.float32]:
-    """(black, range of grey levels) from a sample of the image's pixels."""
-    low, high = np.percentile(sample, config.percentiles)
+def _ends(percentiles: npt.NDArray[np.float64]) -> tuple[np.float32, np.float32]:
+    """(black, range of grey levels)."""
+    low, high = percentiles
     return np.float32(low), np.float32(max(high - low, 1e-3))
 
 
@@ -126,15 +126,17 @@ def _stretched(grey: npt.NDArray[np.float32], ends: tuple[np.float32, np.float32
     return np.clip(stretched, 0, 1, out=stretched)
 
 
-def encode_labels(masks: MaskSet, structures: tuple[Structure, ...], size: int) -> npt.NDArray[np.uint8]:
-    """Label planes of ``masks`` on the network's grid.
+def encode_labels(
+    masks: MaskSet, structures: tuple[Structure, ...], size: int, aspect: float = 1.0
+) -> npt.NDArray[np.uint8]:
+    """Label planes of ``masks`` on the network's grid, where pixels have the ``aspect`` of their image.
 
     Returns:
         (C, size, size) uint8 in the order of ``structures``: 1 structure, 0 background, :data:`IGNORE` unsure. A
         structure that ``masks`` does not hold is all :data:`IGNORE`: absent annotation is not absent anatomy.
     """
     shape = next(iter(masks.masks.values())).shape
-    box = Letterbox(shape[0], shape[1], size)
+    box = Letterbox(shape[0], shape[1], size, aspect)
     planes = []
     for structure in structures:
         mask = masks.masks.get(structure)

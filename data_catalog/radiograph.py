@@ -107,8 +107,12 @@ class Radiograph:
     @property
     def aspect(self) -> float:
         """Height of a pixel over its width, from the spacing where there is one; 1.0 for square ones, within 1 %."""
-        ratio = self.spacing.row / self.spacing.column if self.spacing else self.pixel_aspect or 1.0
-        return 1.0 if abs(ratio - 1) <= SQUARE else float(np.clip(ratio, 1 / LARGEST_ASPECT, LARGEST_ASPECT))
+        return usable_aspect(self.spacing.row / self.spacing.column if self.spacing else self.pixel_aspect or 1.0)
+
+
+def usable_aspect(ratio: float) -> float:
+    """Height of a pixel over its width as it is used: 1.0 within 1 % of square, and never beyond 1 : 5 or 5 : 1."""
+    return 1.0 if abs(ratio - 1) <= SQUARE else float(np.clip(ratio, 1 / LARGEST_ASPECT, LARGEST_ASPECT))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

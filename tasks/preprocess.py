@@ -11,7 +11,7 @@ from data_catalog.manifest import read_manifest
 from data_catalog.mask_files import read_masks
 from data_catalog.preprocess import PreprocessConfig, encode_labels, preprocess
 from data_catalog.radiograph import Structure
-from data_catalog.reading import read_radiograph
+from data_catalog.reading import read_levels
 from data_catalog.shards import shard_digest, write_shard
 from tasks.caching import BY_KEY
 from tasks.progress import sink
@@ -28,8 +28,9 @@ def preprocess_shard(
     images = np.empty((len(rows), config.size, config.size), np.float32)
     labels = np.empty((len(rows), len(structures), config.size, config.size), np.uint8)
     for index, sample in enumerate(rows):
-        images[index] = preprocess(read_radiograph(Path(sample.dicom_path or ""), image_format="dicom"), config)
-        labels[index] = encode_labels(read_masks(sample), structures, config.size)
+        image = read_levels(Path(sample.dicom_path or ""))
+        images[index] = preprocess(image, config)
+        labels[index] = encode_labels(read_masks(sample), structures, config.size, image.aspect)
         sink().advance("preprocess")
     write_shard(out, images, labels, rows)
     return PreparedShard(folder=str(out), digest=shard_digest(out))
