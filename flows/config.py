@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
+from cxr_models.simulate.config import SimulationConfig
 from cxr_models.training import TrainConfig
 from data_catalog.conventions import parse_mix
 from data_catalog.preprocess import PreprocessConfig
@@ -38,6 +39,7 @@ class RunConfig(BaseModel):
 
     sources: tuple[SourceSpec, ...] = (SourceSpec("phantom"),)
     phantom: PhantomConfig = PhantomConfig()
+    simulate: SimulationConfig = SimulationConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     split: SplitConfig = SplitConfig()
     network: SegmentationConfig = SegmentationConfig()
@@ -79,6 +81,7 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
     config = RunConfig(
         sources=sources,
         phantom=PhantomConfig(seed=seed),
+        simulate=SimulationConfig(seed=seed, size=256),
         network=SegmentationConfig(structures=structures),
         train=train,
         model_name=f"cxr-{structures[0]}",
@@ -88,6 +91,7 @@ def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: 
     return config.model_copy(
         update={
             "phantom": PhantomConfig(seed=seed, patients=256, size=512),
+            "simulate": SimulationConfig(seed=seed, count=8),
             "preprocess": PreprocessConfig(size=512),
             "network": SegmentationConfig(structures=structures, channels=(32, 64, 128, 256, 512, 512, 512, 512)),
             "train": train.model_copy(update={"epochs": 60 if synthetic else 400, "batch_size": 16}),

@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from cxr_models.phantom import code_version as phantom_version
 from cxr_models.precision import pick_device, resolve
+from cxr_models.simulate.folder import case_key
 from cxr_models.training import code_version as training_version
 from data_catalog.digest import digest_of
 from data_catalog.sources import SourceSpec
@@ -21,9 +22,10 @@ from tasks.convert import assemble_cohort
 from tasks.evaluate import code_version as evaluation_version
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest, plan_shards, render_phantoms
-from tasks.records import Cohort, Evaluated, PreparedShard, RunSummary, Trained
+from tasks.records import Cohort, Evaluated, Ingested, PreparedShard, RunSummary, Trained
 from tasks.register import find_champion, register
 from tasks.report import publish_report
+from tasks.simulate import merge_simulated, simulate_ct
 from tasks.train import train
 
 
@@ -43,7 +45,7 @@ def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     steps, store, folder = Steps(), home / "store", run_folder(config, home)
     device = pick_device(config.device)
     sources = _rendered(steps, config, store)
-    ingested = ingest(sources, folder, store / "unpacked")
+    ingested = _simulated(steps, ingest(sources, folder, store / "unpacked"), config, store, folder)
     scaled_out = prepare_shards.with_options(task_runner=task_runner(config.workers))
     prepared = scaled_out(plan_shards(ingested, folder), config.preprocess, config.network.structures, store)
     steps.count(prepared.steps)
@@ -84,6 +86,19 @@ def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
             source = SourceSpec(source.kind, task.result())
         sources.append(source)
     return sources
+
+
+def _simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, folder: Path) -> Ingested:
+    """What was ingested, with radiographs simulated from its CTs."""
+    if not ingested.cases:
+        return ingested
+    submitted = []
+    for case in ingested.cases:
+        key = case_key(case, config.simulate)
+        out = store / "simulated" / key
+        parameters = {"key": key, "case": case, "config": config.simulate, "out": out}
+        submitted.append(steps.submit(simulate_ct, outputs=[out / "rows.parquet"], **parameters))
+    return merge_simulated(ingested, [task.result() for task in submitted], folder)
 
 
 def _trained(

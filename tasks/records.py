@@ -23,6 +23,15 @@ class Ingested(Record):
     cases: tuple[CtCase, ...] = ()
 
 
+class SimulatedCt(Record):
+    """Radiographs of one CT in a folder, with their rows and refusals."""
+
+    folder: str
+    key: str
+    images: int
+    refused: int
+
+
 class PlannedShard(Record):
     """Rows that travel together, and the key of their content."""
 

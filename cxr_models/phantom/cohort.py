@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,15 +17,16 @@ from cxr_models.phantom.anatomy import Anatomy, make_anatomy
 from cxr_models.phantom.body import Build
 from cxr_models.phantom.projection import (
     BITS_STORED,
-    SOURCE_TO_DETECTOR_MM,
     Exposure,
     expose,
     masks_of,
     path_lengths,
     projected,
 )
+from cxr_models.simulate import camera, detector
 from data_catalog.atomic import replacing, replacing_folder
 from data_catalog.digest import digest_of, file_digest
+from data_catalog.png_write import encode_png
 from data_catalog.radiograph import MaskSet, Structure
 
 COHORT_SCHEMA = "cxr-phantom/1"
@@ -109,22 +109,9 @@ def render_patient(config: PhantomConfig, index: int) -> PhantomPatient:
         radiograph=pair.radiograph,
         soft_tissue=pair.soft_tissue,
         masks=masks,
-        acquisition=_acquisition(exposure, config.size),
+        acquisition=exposure.acquisition(config.size, BITS_STORED),
         nodules=_truth(anatomy, exposure, config.size),
     )
-
-
-def _acquisition(exposure: Exposure, size: int) -> dict[str, Any]:
-    spacing = round(exposure.field_mm / size, 5)
-    return {
-        "bits_stored": BITS_STORED,
-        "imager_pixel_spacing_mm": [spacing, spacing],
-        "distance_source_to_detector_mm": SOURCE_TO_DETECTOR_MM,
-        "distance_source_to_patient_mm": round(exposure.patient_mm, 1),
-        "kvp": exposure.kvp,
-        "exposure_mas": exposure.mas,
-        "view": "PA",
-    }
 
 
 def _truth(anatomy: Anatomy, exposure: Exposure, size: int) -> tuple[NoduleTruth, ...]:
@@ -138,8 +125,8 @@ def _truth(anatomy: Anatomy, exposure: Exposure, size: int) -> tuple[NoduleTruth
 
 
 def code_version() -> str:
-    """Digest of this package's sources: after an edit, a cohort on disk is no longer the one this code makes."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    """Digest of the sources that draw a patient: after an edit, a cohort on disk is no longer the one they make."""
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(camera.__file__), Path(detector.__file__)]
     return digest_of([[path.name, file_digest(path)] for path in sources])[:16]
 
 
@@ -242,10 +229,7 @@ def _written(patient: PhantomPatient, partial: Path, index: int) -> dict[str, An
 
 def _write_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], path: Path) -> str:
     """Write a grey PNG of the array's own depth; its SHA-256."""
-    done, encoded = cv2.imencode(".png", pixels)
-    if not done:
-        raise ValueError(f"Expected OpenCV to write {path} as PNG, but it refused {pixels.shape} {pixels.dtype}")
-    data = encoded.tobytes()
+    data = encode_png(pixels)
     with replacing(path) as part:
         part.write_bytes(data)
     return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,99 @@
+"""What is asked of a simulation: how many radiographs per CT, how large, and within which ranges they vary."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cxr_models.simulate.camera import SOURCE_TO_DETECTOR_MM, Exposure, View
+from cxr_models.simulate.thorax import Thorax
+
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if not span[0] <= span[1]:
+        raise ValueError(f"Expected (low, high) with low <= high, but got {span}")
+    return span
+
+
+Span = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""(low, high): drawn evenly between them; twice the same value fixes it."""
+Positive = Annotated[Span, AfterValidator(lambda span: _above(span, 0.0))]
+
+
+def _above(span: tuple[float, float], least: float) -> tuple[float, float]:
+    if span[0] <= least:
+        raise ValueError(f"Expected values above {least}, but got {span}")
+    return span
+
+
+class SimulationConfig(BaseModel):
+    """How radiographs are simulated from CTs. Radiograph ``i`` of a CT depends on everything but ``count``.
+
+    Attributes:
+        count: radiographs per CT.
+        size: rows and columns, pixels; even.
+        seed: another seed, other exposures, noise and nodules.
+        views: drawn from evenly: "PA" (source behind the patient) or "AP".
+        kvp: tube voltage, kV.
+        mas: exposure, mAs.
+        patient_mm: from the source to the middle of the patient, mm; the detector is 1800 mm from the source.
+        rotation_deg: standard deviation of each of three angles between patient and beam, degrees.
+        shift_mm: standard deviation of the beam's shift across and along the patient, mm.
+        field: edge of the field, as a multiple of one that holds the lungs with a margin.
+        scatter: scattered share of the light behind the patient.
+        quanta_per_mas_mm2: quanta of the bare beam that the detector counts; fewer are more noise.
+        contrast: steepness of the display curve, 1 is average.
+        brightness: standard deviation of the display curve's shift.
+        detail: how much detail of a few millimetres is raised for display.
+        nodules: most nodules that are set into one radiograph; 0 to this many are drawn, where patches are given.
+        nodule_patches: folder of CT patches of nodules with their masks; "" for none.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(default=4, ge=1, le=10_000)
+    size: int = Field(default=512, ge=64, le=2048, multiple_of=2)
+    seed: int = Field(default=0, ge=0)
+    views: tuple[View, ...] = Field(default=("PA",), min_length=1)
+    kvp: Annotated[Span, AfterValidator(lambda span: _above(span, 40.0))] = (102.0, 128.0)
+    mas: Positive = (1.6, 5.0)
+    patient_mm: Annotated[Span, AfterValidator(lambda span: _within(span, 800.0, 1750.0))] = (1630.0, 1665.0)
+    rotation_deg: float = Field(default=1.5, ge=0, le=30)
+    shift_mm: float = Field(default=5.0, ge=0, le=100)
+    field: Positive = (0.97, 1.08)
+    scatter: Annotated[Span, AfterValidator(lambda span: _within(span, 0.0, 0.95))] = (0.2, 0.4)
+    quanta_per_mas_mm2: float = Field(default=2.5e5, gt=0)
+    contrast: Positive = (0.9, 1.15)
+    brightness: float = Field(default=0.03, ge=0, le=1)
+    detail: Annotated[Span, AfterValidator(lambda span: _within(span, 0.0, 5.0))] = (0.5, 1.1)
+    nodules: int = Field(default=2, ge=0, le=20)
+    nodule_patches: str = ""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    def exposure(self, thorax: Thorax, rng: np.random.Generator) -> Exposure:
+        """One exposure of ``thorax``, from ``rng``. The beam is centred a little above the middle of the lungs."""
+        patient = float(rng.uniform(*self.patient_mm))
+        first, second, third = rng.normal(0, self.rotation_deg, 3)
+        across, along = rng.normal(0, self.shift_mm, 2)
+        return Exposure(
+            rotation=(float(first), float(second), float(third)),
+            shift=(float(across), 0.0, float(along) + 0.03 * thorax.field_mm),
+            field_mm=float(thorax.field_mm * SOURCE_TO_DETECTOR_MM / patient * rng.uniform(*self.field)),
+            patient_mm=patient,
+            kvp=float(np.round(rng.uniform(*self.kvp))),
+            mas=float(np.round(np.exp(rng.uniform(*np.log(self.mas))), 2)),
+            scatter=float(rng.uniform(*self.scatter)),
+            contrast=float(rng.uniform(*self.contrast)),
+            brightness=float(rng.normal(0, self.brightness)),
+            view=self.views[int(rng.integers(len(self.views)))],
+            detail=float(rng.uniform(*self.detail)),
+        )
+
+
+def _within(span: tuple[float, float], least: float, most: float) -> tuple[float, float]:
+    if not least <= span[0] or not span[1] <= most:
+        raise ValueError(f"Expected values from {least:g} to {most:g}, but got {span}")
+    return span
