@@ -238,7 +238,7 @@ def test_an_image_that_the_table_has_twice(root):
 def test_a_table_in_another_encoding(root, encoding):
     path = root / "Clinical_Information" / "CLNDAT_EN.txt"
     replaced(path, path.read_bytes().decode().encode(encoding))
-    with pytest.raises(ValueError, match="CLNDAT_EN.txt"):
+    with pytest.raises(ValueError, match=r"CLNDAT_EN\.txt"):
         scanned(root)
 
 

@@ -174,7 +174,7 @@ def test_a_line_that_cannot_be(root, values):
 
 def test_an_image_with_and_without_a_nodule_and_a_box_twice(root):
     header, *rows = lines(root)
-    zeros = [row for row in rows if row[header.index("img_name")] == "c0001.mha"][0]
+    zeros = next(row for row in rows if row[header.index("img_name")] == "c0001.mha")
     mixed = [zeros[0], zeros[1], "n0000.mha", *zeros[3:]]
     write(root, [header, *rows, mixed])
     only_refusal(root, "n0000.mha", Reason.MANIFEST_ROW_INVALID)
