@@ -62,8 +62,8 @@ def label_by_density(
     """Label a chest CT that comes without a label map.
 
     Lungs include their vessels, airways below the main bronchi, and nodules. Ribs are numbered ("right_4") where the
-    row beside the spine can be trusted, and "right" or "left" alone otherwise. All vertebrae are one structure, shoulder
-    blades end where clavicle and humerus begin only roughly, and calcified cartilage beside the sternum is no rib.
+    row beside the spine can be trusted, and "right" or "left" alone otherwise. All vertebrae are one structure. Where a
+    shoulder blade ends and clavicle or humerus begins is rough. Calcified cartilage beside the sternum is no rib.
 
     Args:
         hu: (D, H, W) int16, HU, array order (z, y, x); what is below -1024 is padding.
@@ -104,7 +104,7 @@ def _label_even(hu: npt.NDArray[np.float32]) -> Labels:
     labels = np.zeros(hu.shape, np.uint8)
     for bone, label in _OF_BONE.items():
         labels[bones == bone] = label
-    numbers = number_ribs(bones == Bone.RIB_RIGHT, bones == Bone.RIB_LEFT, places)
+    numbers = number_ribs(bones == Bone.RIB_RIGHT, bones == Bone.RIB_LEFT, places, canal, STEP_MM)
     if numbers is not None:
         labels += numbers
     for label, mask in ((1, right), (2, left), (3, trachea)):

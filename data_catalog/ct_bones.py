@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 from scipy import ndimage, spatial
 
 from data_catalog.ct_grid import distance_mm, opened
@@ -190,7 +190,7 @@ def _seeds(bone: Mask, places: Places) -> Labels:
 
 
 def flood(bone: Mask, seeds: Labels) -> Labels:
-    """Each piece of ``bone`` goes to its seed; one with several is cut where it is thinnest (watershed of the depth)."""
+    """Each piece of ``bone`` goes to its seed; one with several is cut where it is thinnest (watershed of depth)."""
     background = 255
     markers = np.where(bone, seeds, background).astype(np.uint8)
     flooded = sitk.MorphologicalWatershedFromMarkers(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 
 AIR_HU = -1024
 """Lowest value a CT reconstructs; padding lies at or below it."""

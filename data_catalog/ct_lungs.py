@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 from scipy import ndimage
 
 from data_catalog.ct_grid import distance_mm
