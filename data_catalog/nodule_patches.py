@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK
 from scipy import ndimage
 
 from data_catalog.refusals import Reason, Refusal
@@ -42,8 +43,11 @@ class NodulePatch:
         """The same, turned by right angles and mirrored at random: one of 48 ways."""
         axes = [int(axis) for axis in rng.permutation(3)]
         flips = tuple(slice(None, None, -1) if flip else slice(None) for flip in rng.integers(0, 2, 3))
-        hu, mask = (np.ascontiguousarray(volume.transpose(axes)[flips]) for volume in (self.hu, self.mask))
-        return NodulePatch(hu, mask, self.path)
+        return NodulePatch(
+            np.ascontiguousarray(self.hu.transpose(axes)[flips]),
+            np.ascontiguousarray(self.mask.transpose(axes)[flips]),
+            self.path,
+        )
 
 
 def list_patches(folder: Path) -> list[Path]:
@@ -89,14 +93,14 @@ def read_patch(path: Path) -> NodulePatch:
     return NodulePatch(np.clip(image, -1024, 3071).astype(np.int16), largest, path)
 
 
-def _read(path: Path) -> npt.NDArray[np.generic]:
+def _read(path: Path) -> npt.NDArray[Any]:
     """An image as an array on a grid of 1 mm."""
     try:
-        image = sitk.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         sentence = f"{path}: expected a MetaImage volume, but it cannot be read. Copy it again."
         raise Refusal(Reason.UNREADABLE, sentence, path) from error
     if image.GetDimension() != 3 or not np.allclose(image.GetSpacing(), 1.0, atol=0.05):
         sentence = f"{path}: expected a volume of 1 mm voxels, but got {image.GetSpacing()} mm. Resample it to 1 mm."
         raise Refusal(Reason.UNREADABLE, sentence, path)
-    return np.asarray(sitk.GetArrayFromImage(image))
+    return np.asarray(SimpleITK.GetArrayFromImage(image))

@@ -74,14 +74,17 @@ class SimulationConfig(BaseModel):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     def exposure(self, thorax: Thorax, rng: np.random.Generator) -> Exposure:
-        """One exposure of ``thorax``, from ``rng``. The beam is centred a little above the middle of the lungs."""
+        """One exposure of ``thorax``, from ``rng``: centred a little above the lungs, as far as the CT reaches."""
         patient = float(rng.uniform(*self.patient_mm))
         first, second, third = rng.normal(0, self.rotation_deg, 3)
         across, along = rng.normal(0, self.shift_mm, 2)
+        field = float(thorax.field_mm * rng.uniform(*self.field))
+        low, high = thorax.ends[0] + 0.5 * field, thorax.ends[1] - 0.5 * field
+        above = float(along) + 0.03 * thorax.field_mm
         return Exposure(
             rotation=(float(first), float(second), float(third)),
-            shift=(float(across), 0.0, float(along) + 0.03 * thorax.field_mm),
-            field_mm=float(thorax.field_mm * SOURCE_TO_DETECTOR_MM / patient * rng.uniform(*self.field)),
+            shift=(float(across), 0.0, float(np.clip(above, low, high)) if low < high else 0.5 * (low + high)),
+            field_mm=field * SOURCE_TO_DETECTOR_MM / patient,
             patient_mm=patient,
             kvp=float(np.round(rng.uniform(*self.kvp))),
             mas=float(np.round(np.exp(rng.uniform(*np.log(self.mas))), 2)),

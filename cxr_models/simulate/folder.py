@@ -203,7 +203,7 @@ def simulate_folder(
 ) -> SimulatedCase:
     """Simulate radiographs of several CTs into the folder ``out``, which appears as a whole and must not exist.
 
-    Finished CTs are kept in a hidden folder beside ``out`` until all are done: a run that was killed goes on from there.
+    Finished CTs are kept in a hidden folder beside ``out`` until all are done: a killed run goes on from there.
 
     Args:
         cases: CTs; each once.

@@ -95,4 +95,4 @@ def body_of(hu: npt.NDArray[np.int16], spacing: tuple[float, float, float]) -> n
 def _filled(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """(H, W) uint8: the outer contours of ``plane`` filled; air that reaches the slice's border stays outside."""
     contours, _ = cv2.findContours(plane.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.zeros(plane.shape, np.uint8), contours, -1, 1, cv2.FILLED)
+    return np.asarray(cv2.drawContours(np.zeros(plane.shape, np.uint8), contours, -1, 1, cv2.FILLED), np.uint8)

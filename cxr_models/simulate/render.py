@@ -78,15 +78,18 @@ def render_thorax(
     mixture += thorax.bone * np.float32(bone)
     total = along_rays(mixture, None, thorax.image.to_patient, size)[0]
     rib = along_rays(thorax.rib, None, thorax.image.to_patient, size)[0] if thorax.rib.any() else np.zeros_like(total)
-    lengths = along_rays(thorax.covered, thorax.labels, thorax.anatomy.to_patient, size // 2)[1:]
-    lengths = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in lengths]
-    return Rendered(total, rib * np.float32(bone - soft), dict(zip(thorax.names, lengths, strict=True)))
+    halves = along_rays(thorax.covered, thorax.labels, thorax.anatomy.to_patient, size // 2)[1:]
+    lengths = {
+        name: np.asarray(cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+        for name, plane in zip(thorax.names, halves, strict=True)
+    }
+    return Rendered(total, rib * np.float32(bone - soft), lengths)
 
 
 def _occupied(
     volume: Floats, to_patient: npt.NDArray[np.float64]
 ) -> tuple[tuple[slice, slice, slice], npt.NDArray[np.float64]]:
-    """The box of a volume (D, H, W) that is not 0, and (4, 4) the box's index (x, y, z, 1) to mm; all of an empty one."""
+    """The box of a volume (D, H, W) that is not 0 (all where all is), and (4, 4) the box's index (x, y, z, 1) to mm."""
     box = []
     for axis in range(3):
         there = np.flatnonzero(volume.any(axis=tuple({0, 1, 2} - {axis})))

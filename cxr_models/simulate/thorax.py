@@ -87,6 +87,14 @@ class Thorax:
         return _field(self.half_width, self.half_height)
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Where the CT ends towards the feet and the head, z in mm."""
+        height, depth, width = self.ct.hu.shape
+        x, y = 0.5 * (width - 1), 0.5 * (depth - 1)
+        low, high = (float(self.to_patient[2] @ [x, y, z, 1.0]) for z in (0, height - 1))
+        return low, high
+
+    @property
     def lung(self) -> npt.NDArray[np.bool_]:
         """(D, H, W) bool on the CT's voxels: the lungs."""
         table = np.zeros(65536, bool)
@@ -214,11 +222,10 @@ def _merged(
         used[plane] = True
     there = np.flatnonzero(used)
     named = {}
-    for label in there:
+    for label in map(int, there):
         if label in known:
-            structure, part = known[int(label)]
-            side = part.partition("_")[0] if structure is Structure.LUNG else part
-            named[int(label)] = (structure, side)
+            structure, part = known[label]
+            named[label] = (structure, part.partition("_")[0] if structure is Structure.LUNG else part)
     named = {label: name for label, name in named.items() if name[0] is not Structure.NODULE}
     names = tuple(dict.fromkeys(named.values()))
     if len(names) > 200:
