@@ -79,7 +79,9 @@ def _images(folder: Path) -> dict[str, _Image]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "images").iterdir() if path.suffix.lower() == ".mha")
+    return sorted(
+        path for path in (folder / "images").iterdir() if path.suffix.lower() == ".mha" and path.name[0] != "."
+    )
 
 
 def _header(path: Path) -> tuple[str, int, int, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -118,7 +119,10 @@ def test_a_stream_that_unpacks_to_more_is_stopped(tmp_path):
     path = write(tmp_path / "a.mha", levels().astype(np.uint16), compressed=True)
     header, _, _ = path.read_bytes().partition(b"LOCAL\n")
     path.write_bytes(header + b"LOCAL\n" + zlib.compress(b"\1" * (1 << 26)))
+    tracemalloc.start()
     assert reason_of(path) is Reason.OVERSIZED
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22  # of the 64 MiB that are packed in it
+    tracemalloc.stop()
 
 
 def test_what_is_no_radiograph_is_refused(tmp_path):
