@@ -26,6 +26,8 @@ GAP_TOLERANCE = 0.2
 ACROSS_TOLERANCE = 0.02
 """Of the way along the slice normal: 1.1 degrees. Gantry tilts are 5 degrees and more."""
 
+_PIXEL_DATA, _SEQUENCE_DELIMITER = b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0"
+
 Vector = npt.NDArray[np.float64]
 
 
@@ -105,7 +107,7 @@ def read_slice(path: Path) -> Slice:
     """
     data = read_regular(path)
     try:
-        ds = dcmread(io.BytesIO(data))
+        ds = dcmread(io.BytesIO(data), stop_before_pixels=True)
     except InvalidDicomError as error:
         raise Refusal(
             Reason.NOT_AN_IMAGE,
@@ -131,10 +133,6 @@ def _check(ds: FileDataset, path: Path) -> None:
     if modality != "CT" or "LOCALIZER" in kind:
         what = f"its Modality is {modality or 'empty'}" if modality != "CT" else "its ImageType is LOCALIZER"
         raise Refusal(Reason.WRONG_MODALITY, f"{path}: expected a CT slice, but {what}. Leave it out.", path)
-    if "PixelData" not in ds or not ds.get("Rows") or not ds.get("Columns"):
-        raise Refusal(
-            Reason.NO_PIXEL_DATA, f"{path}: expected a CT slice, but it has no pixel data. Export it with pixels.", path
-        )
     if int(ds.get("NumberOfFrames") or 1) > 1:
         raise Refusal(
             Reason.MULTI_FRAME,
@@ -150,13 +148,18 @@ def _check(ds: FileDataset, path: Path) -> None:
 
 
 def _check_whole(ds: FileDataset, data: bytes, path: Path) -> None:
-    """Refuse pixel data that stops early: SimpleITK fills what is missing with zeros."""
-    stored = len(ds.PixelData)
+    """Refuse a file without pixels, or with pixel data that stops early: SimpleITK makes zeros of what is missing."""
+    expected = int(ds.get("Rows") or 0) * int(ds.get("Columns") or 0) * (int(ds.get("BitsAllocated") or 0) // 8)
+    start = data.rfind(_PIXEL_DATA)
+    if not expected or start < 0:
+        raise Refusal(
+            Reason.NO_PIXEL_DATA, f"{path}: expected a CT slice, but it has no pixel data. Export it with pixels.", path
+        )
     if UID(ds.file_meta.TransferSyntaxUID).is_encapsulated:
-        if data.rfind(b"\xfe\xff\xdd\xe0") <= data.rfind(b"\xe0\x7f\x10\x00"):
+        if data.rfind(_SEQUENCE_DELIMITER) <= start:
             raise truncated(path, "its compressed pixel data has no end (sequence delimiter)")
         return
-    expected = int(ds.Rows) * int(ds.Columns) * (int(ds.BitsAllocated) // 8)
+    stored = len(dcmread(io.BytesIO(data)).get("PixelData") or b"")
     if stored < expected:
         raise truncated(path, f"it has {stored} bytes of pixel data where {expected} belong")
 

@@ -32,14 +32,14 @@ def read_labels(path: Path, structures: Path | None, grid: Grid) -> tuple[npt.ND
         (D, H, W) uint16, and label -> (structure, part) of those that are there.
 
     Raises:
-        Refusal: MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH (another size or place than the CT's), MASK_INVALID
-            (no whole numbers, or none of them named), MANIFEST_ROW_INVALID (the CSV).
+        Refusal: FILE_MISSING or MANIFEST_ROW_INVALID (the CSV), MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH
+            (another size or place than the CT's), MASK_INVALID (no whole numbers, or none of them named).
     """
     if path.is_dir():
         labels, names = _from_folder(path, grid)
     elif structures is None:
         raise Refusal(
-            Reason.MASK_MISSING,
+            Reason.FILE_MISSING,
             f"{path}: expected a structures.csv beside the label map (columns {', '.join(COLUMNS)}), but there is "
             "none. Add it: numbers alone do not say what they show.",
             path,

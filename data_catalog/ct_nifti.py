@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import open_regular, read_start
 
 SUFFIXES = (".nii", ".nii.gz")
+_HEADER = 348
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,46 +109,56 @@ def _undecodable(path: Path, error: RuntimeError) -> Refusal:
 
 
 def _check_stream(path: Path) -> None:
-    """Refuse a file that is no NIfTI or stops early: ITK's reader gives zeros for voxels that are not there."""
+    """Refuse a file that is no NIfTI, stops early, or holds NaN: ITK's reader makes 0 of what is no number."""
     packed = read_start(path, 2) == b"\x1f\x8b"
     with open_regular(path) as raw:
         stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
         try:
-            header = stream.read(348)
-            expected = _expected_bytes(header, path)
-            got = len(header)
-            while block := stream.read(1 << 22):
+            layout = _layout(stream.read(_HEADER), path)
+            got = _HEADER + len(stream.read(layout.offset - _HEADER))
+            while got < layout.end and (block := stream.read(min(_BLOCK, layout.end - got))):
                 got += len(block)
-                if got > expected + (1 << 26):
-                    break  # more than announced: not our loss, and no bomb either
+                if layout.real and not np.isfinite(np.frombuffer(block, layout.real, len(block) // layout.size)).all():
+                    raise _undecodable(path, RuntimeError("voxels that are no numbers (NaN or infinite)"))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise truncated(path, f"unpacking it fails ({error})") from error
         except OSError as error:
             raise Refusal(
                 Reason.UNREADABLE, f"{path}: expected a readable file, but got {error}. Check its permissions.", path
             ) from error
-    if got < expected:
-        raise truncated(path, f"it holds {got} bytes where its header announces {expected}")
+    if got < layout.end:
+        raise truncated(path, f"it holds {got} bytes where its header announces {layout.end}")
 
 
-def _expected_bytes(header: bytes, path: Path) -> int:
-    """Bytes of the whole file by a NIfTI-1 header (348 bytes; dim, bitpix, vox_offset at 40, 72, 108)."""
-    order = "<" if header[:4] == (348).to_bytes(4, "little") else ">"
-    if len(header) < 348 or header[:4] not in ((348).to_bytes(4, "little"), (348).to_bytes(4, "big")):
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the voxels of a NIfTI-1 file start and end, bytes per voxel, and their type where it is a real number."""
+
+    offset: int
+    end: int
+    size: int
+    real: str
+
+
+def _layout(header: bytes, path: Path) -> _Layout:
+    """By the header: dim at byte 40, datatype 70, bitpix 72, vox_offset 108 (nifti1.h)."""
+    order = {(348).to_bytes(4, "little"): "<", (348).to_bytes(4, "big"): ">"}.get(header[:4])
+    if len(header) < _HEADER or order is None:
         raise Refusal(
             Reason.NOT_AN_IMAGE,
             f"{path}: expected a NIfTI-1 file, but it starts with the bytes {header[:8].hex(' ')}. Export it again.",
             path,
         )
-    dim = np.frombuffer(header, f"{order}i2", 8, 40).astype(np.int64)
-    bits = int(np.frombuffer(header, f"{order}i2", 1, 72)[0])
-    offset = float(np.frombuffer(header, f"{order}f4", 1, 108)[0])
-    axes = int(dim[0])
-    if not 1 <= axes <= 7 or (dim[1 : axes + 1] < 1).any() or bits < 1 or not 0 <= offset < 1e6:
+    dim = [int(value) for value in np.frombuffer(header, f"{order}i2", 8, 40)]
+    kind, bits = (int(value) for value in np.frombuffer(header, f"{order}i2", 2, 70))
+    start = float(np.frombuffer(header, f"{order}f4", 1, 108)[0])
+    sizes = dim[1 : dim[0] + 1]
+    if not 1 <= dim[0] <= 7 or min(sizes) < 1 or bits < 8 or not _HEADER <= start < 1e6:
         raise Refusal(
             Reason.UNDECODABLE,
-            f"{path}: expected a NIfTI header in order, but got dim {dim.tolist()}, {bits} bits, data at {offset}. "
+            f"{path}: expected a NIfTI header in order, but got dim {dim}, {bits} bits, data at {start}. "
             "Export it again.",
             path,
         )
-    return int(offset) + int(np.prod(dim[1 : axes + 1].astype(object))) * bits // 8
+    real = {16: f"{order}f4", 64: f"{order}f8"}.get(kind, "")
+    return _Layout(int(start), int(start) + math.prod(sizes) * bits // 8, bits // 8, real)

@@ -31,8 +31,8 @@ def read_ct(case: CtCase) -> CtVolume:
 
     Raises:
         Refusal: what :func:`~data_catalog.ct_dicom.read_series` or :func:`~data_catalog.ct_nifti.read_nifti` refuse;
-            NOT_HOUNSFIELD; WRONG_BODY_PART (no lung); MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID of the label map;
-            ANNOTATION_INVALID, UNSAFE_XML, TRUNCATED of the readers' XML.
+            NOT_HOUNSFIELD; WRONG_BODY_PART (no lung); MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID
+            of the labels; ANNOTATION_INVALID, UNSAFE_XML, TRUNCATED of the readers' XML.
     """
     first = Path(case.image_paths[0])
     series: CtSeries | None = None
