@@ -60,11 +60,15 @@ def shows(sample: Sample, structure: Structure) -> bool:
     return bool(sample.masks_of(structure) or (structure is Structure.NODULE and sample.lesions))
 
 
-def read_masks(sample: Sample) -> MaskSet:
+def read_masks(sample: Sample, seen: Callable[[MaskFile, Mask], None] | None = None) -> MaskSet:
     """The masks of a converted row at the image's size, and the pixels to leave out.
 
     Masks of one structure are united; lesions without a mask are drawn (:func:`annotation_conventions`). A row without
     annotation has an all-ignored lung: nobody drew it.
+
+    Args:
+        sample: the row.
+        seen: called with every mask as it is read, before it is united with others of its structure.
 
     Raises:
         Refusal: a mask file cannot be used; MASK_INVALID where the lungs have no pixel at all.
@@ -74,6 +78,8 @@ def read_masks(sample: Sample) -> MaskSet:
     ignored = np.zeros(shape, bool)
     for mask in sample.masks:
         plane, ignore = READERS[mask.encoding](mask, shape)
+        if seen is not None:
+            seen(mask, plane)
         planes[mask.structure] = planes[mask.structure] | plane if mask.structure in planes else plane
         if ignore is not None:
             ignored |= ignore

@@ -14,7 +14,8 @@ from data_catalog.deidentify import Deidentifier
 from data_catalog.dicom_write import convert_to_dicom
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.mask_files import is_annotated, read_masks
+from data_catalog.mask_files import is_annotated
+from data_catalog.mask_plausibility import check_masks
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash
@@ -85,8 +86,8 @@ def convert_one(
         phash=None if sample.image_format == "simulated" else perceptual_hash(converted.radiograph.pixels),
         flags=tuple(sorted({*sample.flags, *converted.flags, *converted.radiograph.flags})),
     )
-    read_masks(row)  # refuses masks that cannot be used
-    return row
+    doubts = check_masks(row, converted.radiograph.pixels)  # refuses masks that cannot be used, or cannot be right
+    return row.with_(flags=tuple(sorted({*row.flags, *doubts})))
 
 
 def _moved(sample: Sample, part: Path, out: Path) -> Sample:
