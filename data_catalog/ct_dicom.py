@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,59 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
-from pydicom import dcmread
-from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
 
-from data_catalog.dicom_rules import plain_words
+from data_catalog.ct_slice import Slice, read_slice, undecodable_slice
 from data_catalog.hounsfield import as_hu, check_grid
-from data_catalog.image_header import truncated
 from data_catalog.refusals import Reason, Refusal
-from data_catalog.regular_file import read_regular
 
 GAP_TOLERANCE = 0.2
 """Of the median gap. Positions are texts rounded to as little as 0.1 mm; a missing slice doubles its gap."""
 ACROSS_TOLERANCE = 0.02
 """Of the way along the slice normal: 1.1 degrees. Gantry tilts are 5 degrees and more."""
-
-_PIXEL_DATA, _SEQUENCE_DELIMITER = b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0"
-
-Vector = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Slice:
-    """What the header of one CT slice says (PS3.3 C.7.6.2 image plane, C.8.2.1 CT image).
-
-    Attributes:
-        path: its file.
-        sop_instance_uid, series_uid, patient: as stored; ``patient`` is PatientID.
-        position: (3,) ImagePositionPatient, LPS mm: centre of the first pixel.
-        across, down: (3,) unit vectors along a row and along a column, LPS.
-        spacing: mm between (rows, columns).
-        shape: (H, W).
-    """
-
-    path: Path
-    sop_instance_uid: str
-    series_uid: str
-    position: Vector
-    across: Vector
-    down: Vector
-    spacing: tuple[float, float]
-    shape: tuple[int, int]
-    patient: str = ""
-
-    @property
-    def normal(self) -> Vector:
-        """(3,) unit vector out of the slice: rows x columns."""
-        return np.cross(self.across, self.down)
-
-    @property
-    def height(self) -> float:
-        """Place along the normal, mm."""
-        return float(self.position @ self.normal)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,93 +52,6 @@ def read_series(paths: Sequence[Path]) -> CtSeries:
     for index, item in enumerate(slices):
         hu[index] = _pixels(item)
     return CtSeries(hu, stack_affine(slices), tuple(slices))
-
-
-def read_slice(path: Path) -> Slice:
-    """The header of one CT slice, with its file checked for being whole.
-
-    Raises:
-        Refusal: as :func:`read_series` of one file.
-    """
-    data = read_regular(path)
-    try:
-        ds = dcmread(io.BytesIO(data), stop_before_pixels=True)
-    except InvalidDicomError as error:
-        raise Refusal(
-            Reason.NOT_AN_IMAGE,
-            f"{path}: expected a DICOM file, but it starts with the bytes {data[:8].hex(' ')}. Leave it out.",
-            path,
-        ) from error
-    except EOFError as error:
-        raise truncated(path, "the DICOM file ends inside its header") from error
-    except Exception as error:  # pydicom raises errors of many classes on broken files
-        raise _undecodable(path, error) from error
-    try:
-        _check(ds, path)
-        _check_whole(ds, data, path)
-        return _slice(ds, path)
-    except Refusal:
-        raise
-    except Exception as error:
-        raise _undecodable(path, error) from error
-
-
-def _check(ds: FileDataset, path: Path) -> None:
-    modality, kind = plain_words(ds.get("Modality")), [str(word) for word in ds.get("ImageType") or ()]
-    if modality != "CT" or "LOCALIZER" in kind:
-        what = f"its Modality is {modality or 'empty'}" if modality != "CT" else "its ImageType is LOCALIZER"
-        raise Refusal(Reason.WRONG_MODALITY, f"{path}: expected a CT slice, but {what}. Leave it out.", path)
-    if int(ds.get("NumberOfFrames") or 1) > 1:
-        raise Refusal(
-            Reason.MULTI_FRAME,
-            f"{path}: expected one slice, but NumberOfFrames is {ds.NumberOfFrames}. Export single-frame CT.",
-            path,
-        )
-    if int(ds.get("SamplesPerPixel") or 1) != 1:
-        raise ValueError(f"SamplesPerPixel is {ds.SamplesPerPixel}, a CT has 1")
-    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept")
-    missing = [name for name in needed if ds.get(name) in (None, "")]  # all of type 1 (PS3.3 C.7.6.2, C.8.2.1)
-    if missing:
-        raise ValueError(f"a CT slice without {', '.join(missing)}")
-
-
-def _check_whole(ds: FileDataset, data: bytes, path: Path) -> None:
-    """Refuse a file without pixels, or with pixel data that stops early: SimpleITK makes zeros of what is missing."""
-    expected = int(ds.get("Rows") or 0) * int(ds.get("Columns") or 0) * (int(ds.get("BitsAllocated") or 0) // 8)
-    start = data.rfind(_PIXEL_DATA)
-    if not expected or start < 0:
-        raise Refusal(
-            Reason.NO_PIXEL_DATA, f"{path}: expected a CT slice, but it has no pixel data. Export it with pixels.", path
-        )
-    if UID(ds.file_meta.TransferSyntaxUID).is_encapsulated:
-        if data.rfind(_SEQUENCE_DELIMITER) <= start:
-            raise truncated(path, "its compressed pixel data has no end (sequence delimiter)")
-        return
-    stored = len(dcmread(io.BytesIO(data)).get("PixelData") or b"")
-    if stored < expected:
-        raise truncated(path, f"it has {stored} bytes of pixel data where {expected} belong")
-
-
-def _slice(ds: FileDataset, path: Path) -> Slice:
-    orientation = np.asarray([float(v) for v in ds.ImageOrientationPatient])
-    position = np.asarray([float(v) for v in ds.ImagePositionPatient])
-    rows, columns = (float(v) for v in ds.PixelSpacing)
-    across, down = orientation[:3], orientation[3:]
-    whole = np.isfinite([*orientation, *position, rows, columns]).all() and rows > 0 and columns > 0
-    unit = np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], atol=0.01)
-    if orientation.shape != (6,) or position.shape != (3,) or not whole or not unit:
-        raise ValueError(f"no plane in space: {orientation}, {position}, spacing {rows} x {columns} mm")
-    return Slice(
-        path,
-        str(ds.get("SOPInstanceUID") or ""),
-        str(ds.get("SeriesInstanceUID") or ""),
-        position,
-        across / np.linalg.norm(across),
-        down / np.linalg.norm(down),
-        (rows, columns),
-        (int(ds.Rows), int(ds.Columns)),
-        str(ds.get("PatientID") or "").strip(),
-    )
 
 
 def order_slices(slices: Sequence[Slice]) -> list[Slice]:
@@ -271,21 +139,12 @@ def _pixels(item: Slice) -> npt.NDArray[np.int16]:
     try:
         values = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
-        raise _undecodable(item.path, ValueError(_reason(error))) from error
+        raise undecodable_slice(item.path, ValueError(_reason(error))) from error
     if values.size != item.shape[0] * item.shape[1]:
-        raise _undecodable(item.path, ValueError(f"{values.shape} voxels where {item.shape} were announced"))
+        raise undecodable_slice(item.path, ValueError(f"{values.shape} voxels where {item.shape} were announced"))
     return as_hu(values.reshape(item.shape))
 
 
 def _reason(error: RuntimeError) -> str:
     """The last line of ITK's message: what went wrong, without the name of a C++ source file."""
     return str(error).strip().splitlines()[-1].strip()
-
-
-def _undecodable(path: Path, error: Exception) -> Refusal:
-    return Refusal(
-        Reason.UNDECODABLE,
-        f"{path}: expected a CT slice that can be decoded, but got {type(error).__name__}: {error}. "
-        "Export it again, uncompressed.",
-        path,
-    )

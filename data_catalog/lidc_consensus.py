@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-from data_catalog.ct_dicom import Slice
+from data_catalog.ct_slice import Slice
 from data_catalog.ct_volume import CtNodule
 from data_catalog.lidc_xml import Contour, Finding, Reading
 from data_catalog.refusals import Reason, Refusal

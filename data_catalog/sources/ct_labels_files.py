@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.ct_dicom import Slice, order_slices, read_slice, stack_affine
+from data_catalog.ct_dicom import order_slices, stack_affine
 from data_catalog.ct_labels import check_grid_of, masks_in_folder
 from data_catalog.ct_nifti import SUFFIXES, Grid, is_nifti, read_grid
+from data_catalog.ct_slice import Slice, read_slice
 from data_catalog.dicom_read import looks_like_dicom
 from data_catalog.digest_index import DigestIndex
 from data_catalog.refusals import Refusal

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_catalog.ct_case import CtCase
-from data_catalog.ct_dicom import Slice, order_slices, stack_affine
+from data_catalog.ct_dicom import order_slices, stack_affine
+from data_catalog.ct_slice import Slice
 from data_catalog.digest import digest_of
 from data_catalog.lidc_consensus import SliceGrid, check_slices, find_consensus, grid_of
 from data_catalog.lidc_radiograph import CtSize, lesions_on, sizes_by_name

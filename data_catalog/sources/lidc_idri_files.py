@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from data_catalog.ct_dicom import Slice, read_slice
+from data_catalog.ct_slice import Slice, open_slice
 from data_catalog.dicom_read import open_dicom_header
 from data_catalog.dicom_spacing import spacing_of
 from data_catalog.digest_index import DigestIndex
@@ -28,7 +27,6 @@ BESIDE = re.compile(
     r"LICENSE.*|README.*|DICOMDIR|Thumbs\.db|.*\.(csv|txt|md|xlsx?|pdf|docx?|html?|tcia|json|zip|gz)", re.IGNORECASE
 )
 """What comes along with a download and is no image: licence, metadata.csv, md5hashes.csv, nodule counts, manifests."""
-_TAGS = ["Modality", "PatientID", "PatientAge", "PatientSex", "SeriesInstanceUID", "SOPInstanceUID"]
 _AGE = re.compile(r"(\d{3})([YMWD])")
 _PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
@@ -178,29 +176,28 @@ def header_note(path: Path) -> str:
     Raises:
         Refusal: the file is no CT slice and no frontal chest radiograph, or is broken.
     """
-    try:
-        ds: Dataset = dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        modality = str(ds.get("Modality") or "")
-    except Exception:  # broken in some way: the readers below say in which
-        ds, modality = Dataset(), ""
     note: dict[str, Any] = {"slice": None}
-    if modality == "CT":
-        item = read_slice(path)
+    ds: Dataset
+    try:
+        item, ds = open_slice(path)
+    except Refusal as refusal:
+        if refusal.reason is not Reason.WRONG_MODALITY:
+            raise
+        opened = open_dicom_header(path)
+        ds, spacing = opened.dataset, spacing_of(opened.dataset)
+        note["radiograph"] = {
+            "view": opened.view,
+            "flags": opened.flags,
+            "shape": opened.shape,
+            "spacing": spacing and [spacing.row, spacing.column, spacing.source, spacing.calibration],
+        }
+    else:
         note["slice"] = {
             "position": item.position.tolist(),
             "across": item.across.tolist(),
             "down": item.down.tolist(),
             "spacing": item.spacing,
             "shape": item.shape,
-        }
-    else:
-        opened = open_dicom_header(path)
-        spacing = spacing_of(opened.dataset)
-        note["radiograph"] = {
-            "view": opened.view,
-            "flags": opened.flags,
-            "shape": opened.shape,
-            "spacing": spacing and [spacing.row, spacing.column, spacing.source, spacing.calibration],
         }
     names = {"patient": "PatientID", "sop": "SOPInstanceUID", "series": "SeriesInstanceUID"}
     note |= {key: str(ds.get(name) or "").strip() for key, name in names.items()}

@@ -10,7 +10,8 @@ import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from data_catalog.ct_dicom import order_slices, read_series, read_slice
+from data_catalog.ct_dicom import order_slices, read_series
+from data_catalog.ct_slice import read_slice
 from data_catalog.hounsfield import as_hu
 from data_catalog.refusals import Reason, Refusal
 from tests.conftest import make_dicom
