@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 
-from data_catalog.hounsfield import check_grid
+from data_catalog.hounsfield import MAX_VOXELS, check_grid
 from data_catalog.image_header import truncated
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import open_regular, read_start
@@ -158,6 +158,12 @@ def _layout(header: bytes, path: Path) -> _Layout:
             Reason.UNDECODABLE,
             f"{path}: expected a NIfTI header in order, but got dim {dim}, {bits} bits, data at {start}. "
             "Export it again.",
+            path,
+        )
+    if math.prod(sizes) > MAX_VOXELS:  # before anything is unpacked
+        raise Refusal(
+            Reason.OVERSIZED,
+            f"{path}: expected at most {MAX_VOXELS} voxels, but its header announces {sizes}. Resample it first.",
             path,
         )
     real = {16: f"{order}f4", 64: f"{order}f8"}.get(kind, "")

@@ -51,12 +51,12 @@ def scan(root: Path, context: ScanContext) -> Iterator[CtCase | Rejected]:
         )
     for case in cases:
         try:
-            found = _case(case, meta.get(case.folder.name, {}), context)
-            first = seen.setdefault(found.sha256, case.folder)
+            found, image = _case(case, meta.get(case.folder.name, {}), context)
+            first = seen.setdefault(image, case.folder)
             if first != case.folder:
                 raise Refusal(
                     Reason.DUPLICATE_IMAGE,
-                    f"{case.folder}: expected each CT once, but it has the same files as {first}. The first is kept.",
+                    f"{case.folder}: expected each CT once, but its image is that of {first}. The first is kept.",
                     case.folder,
                 )
             yield found
@@ -70,7 +70,8 @@ def scan(root: Path, context: ScanContext) -> Iterator[CtCase | Rejected]:
             yield Rejected(str(path), KIND, STAGE, Reason.MANIFEST_ROW_INVALID, sentence)
 
 
-def _case(case: Case, meta: dict[str, str], context: ScanContext) -> CtCase:
+def _case(case: Case, meta: dict[str, str], context: ScanContext) -> tuple[CtCase, str]:
+    """The case, and the digest of its image alone."""
     if not case.images:
         raise Refusal(
             Reason.FILE_MISSING,
@@ -90,7 +91,7 @@ def _case(case: Case, meta: dict[str, str], context: ScanContext) -> CtCase:
     labels = check_grids(case, context.digests)
     if case.structures is not None and names:
         labels[case.structures.name] = context.digests.of(case.structures)
-    return CtCase(
+    found = CtCase(
         source=KIND,
         case_id=case.folder.name,
         patient_id=f"{KIND}/{patient or case.folder.name}",
@@ -103,6 +104,7 @@ def _case(case: Case, meta: dict[str, str], context: ScanContext) -> CtCase:
         age_years=_age(meta.get("age", "")),
         sex=_SEX.get(meta.get("gender", "").lower(), ""),
     )
+    return found, digest_of(sorted(digests))
 
 
 def _names(case: Case) -> dict[int, tuple[Structure, str]]:

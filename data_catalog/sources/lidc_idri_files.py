@@ -22,6 +22,8 @@ from data_catalog.refusals import Reason, Refusal, Rejected
 
 KIND = "lidc-idri"
 STAGE = "ingest"
+NOTE = "lidc-idri 1"
+"""Which adapter wrote a note, and in which version: kept notes of another one are not believed."""
 PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 BESIDE = re.compile(
     r"LICENSE.*|README.*|DICOMDIR|Thumbs\.db|.*\.(csv|txt|md|xlsx?|pdf|docx?|html?|tcia|json|zip|gz)", re.IGNORECASE
@@ -125,7 +127,7 @@ def _guarded(files: Files, path: Path, add: Callable[[Path], None]) -> None:
 def _add_image(files: Files, path: Path, seen: dict[str, Path], digests: DigestIndex) -> None:
     sha256, note = digests.noted(path, lambda: header_note(path))
     header = json.loads(note)
-    if not isinstance(header, dict) or "slice" not in header:  # another adapter's note of the same file
+    if not isinstance(header, dict) or header.get("of") != NOTE:  # another adapter's note of the same file
         header = json.loads(header_note(path))
     first = seen.setdefault(header["sop"] or sha256, path)
     if first != path:
@@ -176,7 +178,7 @@ def header_note(path: Path) -> str:
     Raises:
         Refusal: the file is no CT slice and no frontal chest radiograph, or is broken.
     """
-    note: dict[str, Any] = {"slice": None}
+    note: dict[str, Any] = {"of": NOTE, "slice": None}
     ds: Dataset
     try:
         item, ds = open_slice(path)

@@ -163,7 +163,9 @@ def test_a_wrong_structures_csv_costs_one_case(root, data, reason):
 
 
 def test_a_ct_twice_counts_once(root):
+    """Also with other labels: one patient's CT must not be on both sides of a split."""
     shutil.copytree(root / "s0002", root / "s0009")
+    (root / "s0009" / "structures.csv").write_text("structure,id\nlung_upper_lobe_left,10\n")
     cases, rejected = scanned(root)
     assert len(cases) == 3
     assert [(row.reason, row.path) for row in rejected] == [(Reason.DUPLICATE_IMAGE, str(root / "s0009"))]
