@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -27,6 +28,9 @@ class DigestIndex:
 
     A file whose size, time and inode are unchanged is not read again. ``DigestIndex()`` remembers as long as it lives;
     with a path it is a context manager that keeps what it learned in an SQLite file there.
+
+    Raises:
+        ValueError: the file at the path is something else; it is left as it is.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -34,9 +38,7 @@ class DigestIndex:
         self._known: dict[str, tuple[Identity, str, str | None]] = {}
         self._new: set[str] = set()
         if path is not None and path.is_file():
-            with closing(self._open()) as database:
-                for name, size, mtime, inode, sha256, note in database.execute("SELECT * FROM files"):
-                    self._known[name] = ((size, mtime, inode), sha256, note)
+            self._load()
 
     def __enter__(self) -> DigestIndex:
         return self
@@ -73,7 +75,12 @@ class DigestIndex:
         if self.path is None or not self._new:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = ((name, *identity, sha256, note) for name in self._new for identity, sha256, note in [self._known[name]])
+        rows = (
+            # as bytes: a name may be no UTF-8, which SQLite's texts must be
+            (os.fsencode(name), *identity, sha256, note)
+            for name in self._new
+            for identity, sha256, note in [self._known[name]]
+        )
         with closing(self._open()) as database, database:
             database.execute(_TABLE)
             database.executemany(_WRITE, rows)
@@ -90,6 +97,18 @@ class DigestIndex:
             self._known[name] = known
             self._remember(name)
         return known[1], known[2]
+
+    def _load(self) -> None:
+        try:
+            with closing(self._open()) as database:
+                # Another process may have made the file and not yet its table.
+                if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
+                    for name, size, mtime, inode, sha256, note in database.execute("SELECT * FROM files"):
+                        self._known[os.fsdecode(name)] = ((size, mtime, inode), sha256, note)
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise ValueError(
+                f"{self.path}: expected an index of digests, but got {error}. Remove the file, or name another."
+            ) from error
 
     def _remember(self, name: str) -> None:
         self._new.add(name)

@@ -73,6 +73,16 @@ def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]
     return [s if s.split is not None else s.with_(split=sides[s.patient_id]) for s in samples]
 
 
+def train_or_val(patient_id: str) -> str:
+    """The side of a patient whom a published list keeps out of its test set: of those left, the same share validates.
+
+    >>> train_or_val("chestxray14/00013")
+    'train'
+    """
+    config = SplitConfig()
+    return "val" if _draw(patient_id, config.salt) < config.val / (1 - config.test) else "train"
+
+
 def near_duplicates(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
     """Pairs (held back, training) of near-duplicate images that lie on the two sides of the split."""
     hashed = [s for s in samples if s.phash]

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.intake import Intake, missing
+from data_catalog.intake import STAGE, Intake, missing
 from data_catalog.manifest import Lesion, Sample, sample_id_of
 from data_catalog.radiograph import Spacing, Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import CheckItem, ScanContext, Source
 from data_catalog.sources.chestxray14_files import (
     ENTRY,
+    KIND,
+    Box,
     Tables,
     find_images,
     find_tables,
@@ -22,21 +24,23 @@ from data_catalog.sources.chestxray14_files import (
     read_boxes,
     read_list,
 )
+from data_catalog.split import train_or_val
 from data_catalog.tables import Row, number, read_table
 
-KIND = "chestxray14"
 LICENCE = "free use with attribution (NIH Clinical Center)"
 URL = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
-LABELS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
-    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-)  # fmt: skip
+LABELS = {
+    "Atelectasis": 11_559, "Cardiomegaly": 2_776, "Consolidation": 4_667, "Edema": 2_303, "Effusion": 13_317,
+    "Emphysema": 2_516, "Fibrosis": 1_686, "Hernia": 227, "Infiltration": 19_894, "Mass": 5_782, "Nodule": 6_331,
+    "Pleural_Thickening": 3_385, "Pneumonia": 1_431, "Pneumothorax": 5_302,
+}  # fmt: skip
+"""Label -> images with it in Data_Entry_2017_v2020.csv."""
 NO_FINDING = "No Finding"
 LESIONS = {"Nodule": "nodule", "Mass": "mass"}
 PUBLISHED_SIDE = 1024
 OLDEST = 120.0
 """Years. The published table holds ages up to 414: slips of the pen."""
-IMAGES, PATIENTS, BOXES, TRAIN_VAL, TEST = 112_120, 30_805, 984, 86_524, 25_596
+IMAGES, PATIENTS, BOXES, TRAIN_VAL, TEST, UNREMARKABLE = 112_120, 30_805, 984, 86_524, 25_596, 60_361
 
 _COLUMNS = (
     "Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position", "OriginalImage[Width", "Height]",
@@ -54,80 +58,100 @@ class _Line:
     number: int
     row: Row
     path: Path
-    boxes: tuple[tuple[str, float, float, float, float], ...]
+    boxes: tuple[Box, ...]
     split: str | None
     repeated: bool
+    on_both_lists: bool
 
 
 def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     """Yield one row per line of the table, or a refusal; then a refusal per image that no line names.
 
     The published images are 1024 x 1024 whatever the original was; spacing is the original's, scaled. ``lesions`` come
-    from the boxes of nodules and masses; an image labelled so without a box has unknown ones, any other has none.
-    The test list's images are held back for testing; the others are dealt into training and validation by patient.
+    from the boxes of nodules and masses; an image with such a label and no box for it has unknown ones (readers boxed
+    one finding of an image, not all), any other has none. The test list's images are held back for testing, those on
+    the other list are dealt into training and validation by patient; without lists the project's own split is used.
 
     Raises:
-        ValueError: no table, a table without its columns, or a patient on both official lists.
+        ValueError: no table, a table without its columns, or a list that is none.
     """
     root = root.resolve()
     tables = find_tables(root)
-    images = find_images(root, context)
+    images = find_images(root, tables.entry, context)
     intake = Intake(KIND, context)
     yield from images.refused
+    boxes: dict[str, tuple[Box, ...]] = {}
+    try:
+        boxes = read_boxes(tables.boxes)
+    except ValueError as error:  # the images can be used without them
+        yield Rejected(str(tables.boxes), KIND, STAGE, Reason.MANIFEST_ROW_INVALID, str(error))
     named: set[str] = set()
-    lines = _lines(root, tables, images.paths, named)
+    lines = _lines(root, tables, images.paths, boxes, named)
     yield from intake.rows(lines, lambda line: _sample(line, tables.entry, intake), lambda line: line.path)
     for name in sorted(images.paths.keys() - named):
         yield intake.unexpected(images.paths[name], f"no line of {tables.entry.name} names this image. Remove it.")
 
 
-def _lines(root: Path, tables: Tables, images: Mapping[str, Path], named: set[str]) -> Iterator[_Line]:
-    boxes = read_boxes(tables.boxes)
-    splits = official_split(tables)
-    for line, row in read_table(tables.entry, _COLUMNS):
+def _lines(
+    root: Path, tables: Tables, images: Mapping[str, Path], boxes: Mapping[str, tuple[Box, ...]], named: set[str]
+) -> Iterator[_Line]:
+    split, shared = official_split(tables)
+    for line, row in read_entries(tables.entry):
         name = row["Image Index"]
         path = images.get(name, root / "images" / Path(name).name)
-        yield _Line(line, row, path, boxes.get(name, ()), splits.get(name), name in named)
+        yield _Line(line, row, path, boxes.get(name, ()), split.get(name), name in named, patient_of(name) in shared)
         named.add(name)
 
 
-def official_split(tables: Tables) -> dict[str, str]:
-    """Image -> "test" for those on the official test list; empty where there are no lists.
+def read_entries(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (line number, row) of the table of images, in either of its editions.
+
+    That of 2017 has "Patient Gender" and ages such as 058Y, that of 2020 plain years; both spellings of sex are about.
 
     Raises:
-        ValueError: a patient is on both lists.
+        ValueError: it cannot be read, or lacks a column.
+    """
+    for line, row in read_table(path, _COLUMNS):
+        if not any(name in row for name in _SEX):
+            raise ValueError(
+                f"{path}: expected the column {' or '.join(_SEX)}, but got {list(row)}. Use the published table."
+            )
+        yield line, row
+
+
+def official_split(tables: Tables) -> tuple[dict[str, str], set[str]]:
+    """Image -> split of the two official lists, and patients that are wrongly on both.
+
+    "test" as listed; the others "train" or "val" by patient. Nothing where there is no test list.
+
+    Raises:
+        ValueError: a list that is none.
     """
     test, train = read_list(tables.test), read_list(tables.train_val)
-    shared = sorted({patient_of(name) for name in test} & {patient_of(name) for name in train})
-    if shared:
-        raise ValueError(
-            f"{tables.test}: expected no patient on both official lists, but {len(shared)} are, first {shared[0]}. "
-            "Download both lists again."
-        )
-    return dict.fromkeys(test, "test")
+    if not test:
+        return {}, set()
+    shared = {patient_of(name) for name in test} & {patient_of(name) for name in train}
+    others = {name: train_or_val(_patient_id(patient_of(name))) for name in train}
+    return others | dict.fromkeys(test, "test"), shared
+
+
+def _patient_id(digits: str) -> str:
+    return f"{KIND}/{int(digits):05d}"
 
 
 def _sample(line: _Line, table: Path, intake: Intake) -> Sample:
-    row, where = line.row, f"{table}, line {line.number}"
-    if line.repeated:
-        raise _invalid(line, f"{where}: expected each image once, but {row['Image Index']!r} came before")
-    if not row["Patient ID"].isdigit():
-        raise _invalid(line, f"{where}: expected a Patient ID in digits, but got {row['Patient ID']!r}")
-    if row["View Position"] not in ("PA", "AP"):
-        raise _invalid(line, f"{where}: expected View Position PA or AP, but got {row['View Position']!r}")
+    row = line.row
+    _check_line(line, f"{table}, line {line.number}")
     findings = tuple(label for label in row["Finding Labels"].split("|") if label and label != NO_FINDING)
-    unknown = [label for label in findings if label not in LABELS]
-    if unknown:
-        raise _invalid(line, f"{where}: expected labels of {', '.join(LABELS)}, but got {unknown}")
     age, odd_age = _age(row["Patient Age"])
-    sex = next((row[name] for name in _SEX if name in row), "")
+    sex = next(row[name] for name in _SEX if name in row)
     if not line.path.is_file():
         raise missing(line.path, f"line {line.number} of {table.name}")
     facts = intake.image(line.path)
     return Sample(
         sample_id=sample_id_of(facts.sha256),
         source=KIND,
-        patient_id=f"{KIND}/{int(row['Patient ID']):05d}",
+        patient_id=_patient_id(row["Patient ID"]),
         image_path=str(line.path),
         image_sha256=facts.sha256,
         image_format=facts.format,
@@ -144,6 +168,24 @@ def _sample(line: _Line, table: Path, intake: Intake) -> Sample:
         width=facts.width,
         flags=(*facts.flags, *(("implausible_age",) if odd_age else ())),
     )
+
+
+def _check_line(line: _Line, where: str) -> None:
+    """Refuse a line that contradicts itself or the rest: patients must not be mixed up."""
+    row, name = line.row, line.row["Image Index"]
+    if line.repeated:
+        raise _invalid(line, f"{where}: expected each image once, but {name!r} came before")
+    if not row["Patient ID"].isascii() or not row["Patient ID"].isdigit():
+        raise _invalid(line, f"{where}: expected a Patient ID in digits, but got {row['Patient ID']!r}")
+    if not patient_of(name).isdigit() or int(patient_of(name)) != int(row["Patient ID"]):
+        raise _invalid(line, f"{where}: expected an image of patient {row['Patient ID']}, but {name!r} is of another")
+    if line.on_both_lists:
+        raise _invalid(line, f"{where}: expected each patient on one official list, but {row['Patient ID']} is on both")
+    if row["View Position"] not in ("PA", "AP"):
+        raise _invalid(line, f"{where}: expected View Position PA or AP, but got {row['View Position']!r}")
+    unknown = [label for label in row["Finding Labels"].split("|") if label not in (*LABELS, NO_FINDING)]
+    if unknown:
+        raise _invalid(line, f"{where}: expected labels of {', '.join(LABELS)}, but got {unknown}")
 
 
 def _age(text: str) -> tuple[float | None, bool]:
@@ -170,9 +212,8 @@ def _lesions(line: _Line, findings: tuple[str, ...], width: int) -> tuple[Lesion
         for label, x, y, w, h in line.boxes
         if label in LESIONS and w > 0 and h > 0
     )
-    if boxed:
-        return boxed
-    return None if set(findings) & set(LESIONS) else ()
+    labelled = {LESIONS[label] for label in findings if label in LESIONS}
+    return None if labelled - {lesion.label for lesion in boxed} else boxed
 
 
 def _invalid(line: _Line, what: str) -> Refusal:
@@ -180,40 +221,67 @@ def _invalid(line: _Line, what: str) -> Refusal:
 
 
 def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
-    """Compare tables, lists and the names of the image files with what NIH published. No image is opened."""
+    """Compare tables, lists and the names of the image files with what NIH published. No image is opened.
+
+    Raises:
+        ValueError: no table, or a table without its columns.
+    """
     root = root.resolve()
     tables = find_tables(root)
-    rows = [row for _, row in read_table(tables.entry, _COLUMNS)]
-    names = Counter(row["Image Index"] for row in rows)
-    yield _counted(f"{tables.entry.name}: images", IMAGES, len(rows))
-    yield _counted("patients", PATIENTS, len({row["Patient ID"] for row in rows}))
+    names: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    patients = set()
+    for _, row in read_entries(tables.entry):
+        names[row["Image Index"]] += 1
+        patients.add(row["Patient ID"])
+        labels.update(row["Finding Labels"].split("|"))
+    yield _counted(f"{tables.entry.name}: images", IMAGES, names.total())
+    yield _counted("patients", PATIENTS, len(patients))
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         yield CheckItem("images named twice", "0", str(len(twice)), "fail", f"Download the table again; {twice[0]}.")
-    labels = Counter(label for row in rows for label in row["Finding Labels"].split("|"))
+    for label, count in (LABELS | {NO_FINDING: UNREMARKABLE}).items():
+        if "v2020" in tables.entry.name:
+            yield _counted(f"  {label}", count, labels[label])
+        else:  # the table of 2017 was corrected later
+            yield CheckItem(f"  {label}", "", str(labels[label]), "ok")
     unknown = sorted(set(labels) - {*LABELS, NO_FINDING})
-    yield CheckItem(
-        "labels",
-        "14",
-        str(len(set(labels) & set(LABELS))),
-        "fail" if unknown else "ok",
-        f"Unknown: {', '.join(unknown)}." if unknown else "",
+    if unknown:
+        yield CheckItem("unknown labels", "0", str(len(unknown)), "fail", f"Use the published table; {unknown[0]!r}.")
+    yield from _check_tables(tables)
+    yield from _check_images(root, tables.entry, names, context)
+
+
+def _check_tables(tables: Tables) -> Iterator[CheckItem]:
+    parts = (
+        ("BBox_List_2017.csv: boxes", BOXES, "Without it nodules have no place.", _count_boxes, tables.boxes),
+        (ENTRY.train_val, TRAIN_VAL, "Without both lists the project's own split is used.", _count, tables.train_val),
+        (ENTRY.test, TEST, "Without both lists the project's own split is used.", _count, tables.test),
     )
-    for label in (*LABELS, NO_FINDING):
-        yield CheckItem(f"  {label}", "", str(labels[label]), "ok")
-    yield from _check_lists(tables)
-    yield from _check_images(root, names, context)
+    broken = False
+    for what, expected, without, count, path in parts:
+        try:
+            yield _counted(what, expected, count(path), without)
+        except ValueError as error:
+            broken = True
+            yield CheckItem(what, str(expected), "unreadable", "fail", str(error))
+    if not broken:
+        shared = sorted(official_split(tables)[1])
+        if shared:
+            advice = f"Download both lists again; their images are refused. The first is {shared[0]}."
+            yield CheckItem("patients on both lists", "0", str(len(shared)), "fail", advice)
 
 
-def _check_lists(tables: Tables) -> Iterator[CheckItem]:
-    boxes = sum(len(of) for of in read_boxes(tables.boxes).values())
-    yield _counted("BBox_List_2017.csv: boxes", BOXES, boxes, "Without it nodules have no place.")
-    for path, name, expected in ((tables.train_val, ENTRY.train_val, TRAIN_VAL), (tables.test, ENTRY.test, TEST)):
-        yield _counted(name, expected, len(read_list(path)), "Without both lists the project's own split is used.")
+def _count(path: Path | None) -> int:
+    return len(read_list(path))
 
 
-def _check_images(root: Path, names: Counter[str], context: ScanContext) -> Iterator[CheckItem]:
-    found = find_images(root, context, unpack=False)
+def _count_boxes(path: Path | None) -> int:
+    return sum(len(of) for of in read_boxes(path).values())
+
+
+def _check_images(root: Path, entry: Path, names: Counter[str], context: ScanContext) -> Iterator[CheckItem]:
+    found = find_images(root, entry, context, unpack=False)
     there = names.keys() & found.paths.keys()
     lost = len(names) - len(there)
     packed = f"; {len(found.packed)} archives are unpacked when they are used" if found.packed else ""

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_catalog.refusals import Refusal, Rejected
+from data_catalog.intake import STAGE
+from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import ScanContext
 from data_catalog.tables import number, read_table, read_text
 from data_catalog.tar_archives import unpack_tar
 
+KIND = "chestxray14"
+Box = tuple[str, float, float, float, float]
+"""Label, x, y, width and height, in pixels of the published image."""
+
+_NAME = re.compile(r"\d{8}_\d{3}\.png")
 _BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 
 
@@ -64,44 +71,55 @@ def find_tables(root: Path) -> Tables:
     return Tables(entries[-1], one(ENTRY.boxes), one(ENTRY.train_val), one(ENTRY.test))
 
 
-def find_images(root: Path, context: ScanContext, *, unpack: bool = True) -> Images:
-    """Every PNG in ``images``, ``images_*`` and their ``images``; archives whose folder is not there are unpacked.
+def find_images(root: Path, entry: Path, context: ScanContext, *, unpack: bool = True) -> Images:
+    """Every PNG in ``images``, ``images_*`` and their ``images``; archives are unpacked where images are missing.
 
     Names alone are read: seconds for all 112,120.
     """
     found = Images()
-    folders = [root, root / "images", *sorted(p for p in root.glob("images_*") if p.is_dir())]
-    for folder in folders:
+    for folder in (root, *sorted(p for p in root.glob("images*") if p.is_dir())):
         _collect(folder, found)
-    for archive in sorted(root.glob("images_*.tar.gz")):
-        if (root / archive.name.removesuffix(".tar.gz")).is_dir():
-            continue
+    archives = [a for a in sorted(root.glob("images_*.tar.gz")) if not (root / a.name.removesuffix(".tar.gz")).is_dir()]
+    if not archives or not _missing(entry, found):
+        return found
+    for archive in archives:
         if not unpack:
             found.packed.append(archive)
             continue
         try:
             _collect(unpack_tar(archive, context.workdir, context.digests), found)
         except Refusal as refusal:
-            found.refused.append(Rejected.of(refusal, path=archive, source="chestxray14", stage="ingest"))
+            found.refused.append(Rejected.of(refusal, path=archive, source=KIND, stage=STAGE))
     return found
 
 
+def _missing(entry: Path, found: Images) -> bool:
+    return any(row["Image Index"] not in found.paths for _, row in read_table(entry, ("Image Index",)))
+
+
 def _collect(folder: Path, found: Images) -> None:
-    for place in (folder, folder / "images"):
-        if place.is_dir():
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".png"):
-                        found.paths.setdefault(entry.name, place / entry.name)
+    for place in (folder, folder / "images") if folder.name != "images" else (folder,):
+        if not place.is_dir():
+            continue
+        with os.scandir(place) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(".png"))
+        for name in names:
+            path = place / name
+            first = found.paths.setdefault(name, path)
+            if first != path:
+                sentence = (
+                    f"{path}: expected each name once, but {first} has it too; that one is used. Remove one of them."
+                )
+                found.refused.append(Rejected(str(path), KIND, STAGE, Reason.DUPLICATE_IMAGE, sentence))
 
 
-def read_boxes(path: Path | None) -> dict[str, tuple[tuple[str, float, float, float, float], ...]]:
+def read_boxes(path: Path | None) -> dict[str, tuple[Box, ...]]:
     """Image -> (label, x, y, width, height) of its boxes, in pixels of the published image.
 
     Raises:
         ValueError: a column is missing, or a number is none.
     """
-    boxes: dict[str, tuple[tuple[str, float, float, float, float], ...]] = {}
+    boxes: dict[str, tuple[Box, ...]] = {}
     for line, label, name, values in _box_lines(path):
         if any(value is None for value in values):
             raise ValueError(f"{path}, line {line}: expected x, y, w and h in pixels, but got {values}.")
@@ -119,8 +137,19 @@ def _box_lines(path: Path | None) -> Iterator[tuple[int, str, str, list[float | 
 
 
 def read_list(path: Path | None) -> list[str]:
-    """Names on one of the official lists; none where there is no list."""
-    return [] if path is None else read_text(path).split()
+    """Names on one of the official lists; none where there is no list.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
+    names = [] if path is None else read_text(path).split()
+    wrong = next((name for name in names if not _NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{path}: expected one name such as 00000013_004.png in each line, but got {wrong[:80]!r}. Download the "
+            "list again, or take it out: the project's own split is used then."
+        )
+    return names
 
 
 def patient_of(name: str) -> str:
