@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from flows import cli_fetch  # noqa: F401  (its command belongs to data_app)
+from flows.cli_calibrate import calibrate_app
 from flows.cli_data import data_app
 from flows.cli_simulate import simulate
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 
 app.add_typer(data_app)
+app.add_typer(calibrate_app)
 app.command()(simulate)
 
 

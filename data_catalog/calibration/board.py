@@ -79,7 +79,9 @@ def find_checkerboard(grey: Grey, spec: BoardSpec) -> BoardView:
         CalibrationError: no board, one of other counts than ``spec``, too few corners, or too blurred.
     """
     scale = min(1.0, LONGEST_SIDE / max(grey.shape))
-    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    small = grey
+    if scale < 1:
+        small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     points, lattice = _grid_of_corners(small, spec)
     if not len(points):
         raise nothing_found(grey)
@@ -147,12 +149,12 @@ def _crossings(small: Grey, grid: Points) -> tuple[Points, Lattice]:
 
 def _crossing_sign(small: Grey, grid: Points) -> Lattice:
     """(rows, columns): 1 or -1 where the four squares around a corner are dark and bright in turn, 0 elsewhere."""
-    smooth = cv2.GaussianBlur(small, (0, 0), 1.0)
+    smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
     right = np.gradient(grid, axis=1)
     down = np.gradient(grid, axis=0)
     around = [grid + 0.3 * (a * right + b * down) for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
     one, two, three, four = (
-        cv2.remap(smooth, np.float32(at[..., 0]), np.float32(at[..., 1]), cv2.INTER_LINEAR).astype(float)
+        cv2.remap(smooth, at[..., 0].astype(np.float32), at[..., 1].astype(np.float32), cv2.INTER_LINEAR).astype(float)
         for at in around
     )
     same = np.maximum(np.abs(one - three), np.abs(two - four))
@@ -175,7 +177,7 @@ def view_of(grey: Grey, points: Points, lattice: Lattice, spec: BoardSpec) -> Bo
     if len(points) < FEWEST_CORNERS or min(np.ptp(lattice, axis=0)) < 2:
         raise CalibrationError(f"only {len(points)} corners of the board are in sight. Take all of it, closer")
     lattice = lattice - lattice.min(axis=0)
-    to_image = cv2.findHomography(lattice.astype(np.float32), points, 0)[0]
+    to_image = np.asarray(cv2.findHomography(lattice.astype(np.float32), points, 0)[0], np.float64)
     side = _side_of_squares(lattice, points)
     window = int(np.clip(_clear_share(spec) * side, 2, 40))
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 60, 0.002)
@@ -244,5 +246,7 @@ def nothing_found(grey: Grey) -> CalibrationError:
     if high - low < 20:
         return CalibrationError("no board was found: the photograph has hardly any contrast. Expose it anew")
     if (high - low) / max(slope, 1e-6) > max(4.0, BLUR_SHARE * max(grey.shape)):
-        return CalibrationError("no board was found: the photograph is blurred. Hold the camera still, and let it focus")
+        return CalibrationError(
+            "no board was found: the photograph is blurred. Hold the camera still, and let it focus"
+        )
     return CalibrationError("no board was found. Take all of it, with a margin of paper around, evenly lit")

@@ -179,12 +179,12 @@ def _fitted(seen: Sequence[_Seen]) -> _Fit:
 
 def _fitted_with(seen: Sequence[_Seen], flags: int) -> _Fit:
     try:
-        rms, matrix, distortion, rotations, _, deviations, _, per_photo = cv2.calibrateCameraExtended(
+        rms, matrix, distortion, rotations, _, deviations, _, per_photo = cv2.calibrateCameraExtended(  # type: ignore[call-overload]
             [item.view.board_points for item in seen],
             [item.view.image_points for item in seen],
             seen[0].size,
-            None,  # type: ignore[arg-type]
-            None,  # type: ignore[arg-type]
+            None,
+            None,
             flags=flags,
         )
     except cv2.error as error:
@@ -211,8 +211,8 @@ def _check_fit(fit: _Fit, tilt: float) -> None:
         raise CalibrationError(_TOO_ALIKE.format(how=f"the board is seen at angles that differ by {tilt:.0f} degrees"))
     if fit.rms > LARGEST_RMS_PX:
         raise CalibrationError(
-            f"Expected a reprojection error of at most {LARGEST_RMS_PX} px, but got {fit.rms:.2f}. Is the board flat, are "
-            "its counts right (--squares), and was neither zoom nor focus changed? Take the photographs again."
+            f"Expected a reprojection error of at most {LARGEST_RMS_PX} px, but got {fit.rms:.2f}. Is the board flat, "
+            "are its counts right (--squares), and was neither zoom nor focus changed? Take the photographs again."
         )
     uncertain = max(std / value for std, value in zip(fit.focal_std, focal, strict=True))
     if uncertain > LARGEST_FOCAL_STD:

@@ -54,13 +54,17 @@ def read_photograph(path: Path) -> Photograph:
     header = read_image_header(path)
     check_size(*header.stored, path)
     if header.format == "jpeg" and header.channels == 4:
-        raise Refusal(Reason.CMYK_IMAGE, f"{path}: expected a photograph, but it is a CMYK JPEG. Export it as RGB.", path)
+        raise Refusal(
+            Reason.CMYK_IMAGE, f"{path}: expected a photograph, but it is a CMYK JPEG. Export it as RGB.", path
+        )
     data = read_regular(path)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape[:2] != header.stored or pixels.dtype not in (np.uint8, np.uint16):
-        raise Refusal(Reason.UNDECODABLE, f"{path}: expected a photograph, but it cannot be decoded. Copy it again.", path)
-    pixels = np.ascontiguousarray(pixels[..., :3]) if pixels.ndim == 3 else pixels
-    return Photograph(path, hashlib.sha256(data).hexdigest(), pixels, header.orientation)
+        raise Refusal(
+            Reason.UNDECODABLE, f"{path}: expected a photograph, but it cannot be decoded. Copy it again.", path
+        )
+    kept: npt.NDArray[np.uint8 | np.uint16] = np.ascontiguousarray(pixels[..., :3] if pixels.ndim == 3 else pixels)
+    return Photograph(path, hashlib.sha256(data).hexdigest(), kept, header.orientation)
 
 
 def grey_of(photograph: Photograph) -> npt.NDArray[np.uint8]:

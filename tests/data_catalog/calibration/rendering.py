@@ -102,7 +102,9 @@ class TrueCamera:
         if self.blur:
             light = cv2.GaussianBlur(light, (0, 0), self.blur)
         x, y = self.rays(0.0, 0.0)
-        corner = (max(self.cx, self.width - self.cx) / self.fx) ** 2 + (max(self.cy, self.height - self.cy) / self.fy) ** 2
+        corner = (max(self.cx, self.width - self.cx) / self.fx) ** 2 + (
+            max(self.cy, self.height - self.cy) / self.fy
+        ) ** 2
         return light * (1 - self.vignetting * (x.astype(np.float64) ** 2 + y**2) / corner)
 
 
