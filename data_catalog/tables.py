@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_catalog.refusals import Refusal
 from data_catalog.regular_file import read_regular
 
 MAX_BYTES = 512 * 1024**2
@@ -50,7 +51,10 @@ def read_text(path: Path) -> str:
         ValueError: it cannot be read, unpacks to more than half a gigabyte, or is no UTF-8.
     """
     try:
-        data = read_regular(path)
+        try:
+            data = read_regular(path)
+        except Refusal as refusal:
+            raise ValueError(f"{path}: expected a table. {refusal.sentence}") from refusal
         if path.name.endswith(".gz"):
             with gzip.open(io.BytesIO(data)) as packed:
                 data = packed.read(MAX_BYTES + 1)

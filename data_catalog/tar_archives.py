@@ -64,11 +64,21 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
             shutil.copyfileobj(stream, unpacked, 1 << 20)
         if target.stat().st_size != member.size:
             raise tarfile.ReadError(f"{member.name!r} is cut off")
+    _read_to_the_end(archive, path)
+
+
+def _read_to_the_end(archive: tarfile.TarFile, path: Path) -> None:
+    """Read what follows the last member: gzip's checksum comes after it, and is checked there alone."""
+    after = 0
+    while archive.fileobj is not None and (block := archive.fileobj.read(1 << 20)):
+        after += len(block)
+        if after > RATIO_FREE:
+            raise _unsafe(path, "nothing behind its last file", f"more than {RATIO_FREE} bytes there")
 
 
 def _unsafe(path: Path, expected: str, came: str) -> Refusal:
     return Refusal(
         Reason.UNSAFE_ARCHIVE,
-        f"{path}: expected {expected}, but it holds {came}; nothing of it is used. Unpack it yourself, if you trust it.",
+        f"{path}: expected {expected}, but it holds {came}; it is left packed. Unpack it yourself, if you trust it.",
         path,
     )

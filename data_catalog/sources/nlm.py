@@ -119,10 +119,10 @@ def _check_label(name: str, path: Path, files: Files) -> None:
     read_as_other = other in files.readings and name not in files.readings
     twice = other in files.images and (other in files.readings) == (name in files.readings) and label == "1"
     if read_as_other or twice:
-        what = "reading" if read_as_other else "image"
+        what = "a reading" if read_as_other else "an image"
         raise Refusal(
             Reason.MANIFEST_ROW_INVALID,
-            f"{path}: expected one name for each number, but there is a {what} named {other} too: normal (0) or "
+            f"{path}: expected one name for each number, but there is {what} named {other} too: normal (0) or "
             "tuberculosis (1)? Give the image its published name.",
             path,
         )
