@@ -88,6 +88,14 @@ def test_dicom_and_nifti_of_one_ct_are_the_same(case, thorax, tmp_path, kind):
     np.testing.assert_array_equal(one.labels == left_4, thorax.labels == 95)
 
 
+def test_a_mask_without_a_voxel_names_nothing(case, thorax, tmp_path):
+    write_masks(tmp_path / "segmentations", thorax)
+    write_volume(tmp_path / "segmentations" / "scapula_left.nii.gz", np.zeros(thorax.hu.shape, np.uint8), thorax)
+    volume = read_ct(changed(case, labels_path=str(tmp_path / "segmentations"), structures_path=""))
+    assert Structure.SCAPULA not in {structure for structure, _ in volume.names.values()}
+    assert len(volume.names) == len(NAMES)
+
+
 def test_nodules_come_from_the_readers_who_agree(thorax, case, tmp_path):
     base = Dataset()
     base.SeriesInstanceUID, base.StudyInstanceUID, base.PatientID = "1.2.3", "1.2", "P"

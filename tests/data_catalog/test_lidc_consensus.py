@@ -124,6 +124,14 @@ def test_a_reader_who_drew_two_parts_counts_once():
     np.testing.assert_array_equal(whole(result.nodules), left | right)
 
 
+def test_two_nodules_of_one_reader_stay_two():
+    """However close: he saw two."""
+    one, other = Ellipsoid((30, 40, 50), (3, 20, 20)).mask(), Ellipsoid((32, 40, 50), (3, 20, 20)).mask()
+    result = find_consensus(reading_of([finding(one), finding(other)]), GRID)
+    assert len(result.nodules) == 2
+    np.testing.assert_array_equal(whole(result.nodules), one | other)
+
+
 def test_ratings_are_means_over_those_who_rated():
     mask = Ellipsoid((30, 40, 50), (12, 12, 12)).mask()
     found = [[finding(mask, subtlety=5, malignancy=2)], [finding(mask, subtlety=2)], [finding(mask)]]
