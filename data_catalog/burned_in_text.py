@@ -92,22 +92,23 @@ def _glyphs(grey: Grey8, strokes: Grey8, edges: Grey8, binary: Grey8) -> _Glyphs
     lowest, highest = max(MIN_HEIGHT * max(grey.shape), MIN_HEIGHT_PX), max(MAX_HEIGHT * max(grey.shape), 24)
     found = []
     for outline in outlines:
-        left, top, width, height = cv2.boundingRect(outline)
-        if not (lowest <= height <= highest and width <= 12 * height):
+        x, y, w, h = cv2.boundingRect(outline)
+        if not (lowest <= h <= highest and w <= 12 * h):
             continue
-        rows, columns = slice(max(top - 3, 0), top + height + 3), slice(max(left - 3, 0), left + width + 3)
+        rows, columns = slice(max(y - 3, 0), y + h + 3), slice(max(x - 3, 0), x + w + 3)
         filled = np.zeros_like(binary[rows, columns])
         cv2.drawContours(filled, [outline], -1, 1, cv2.FILLED, offset=(-columns.start, -rows.start))
         inside = filled & binary[rows, columns]
-        area = cv2.countNonZero(inside)
-        if area < max(6, 0.1 * height * width):
+        inked = cv2.countNonZero(inside)
+        if inked < max(6, 0.1 * h * w):
             continue
         level = _level(grey[rows, columns], strokes[rows, columns], edges[rows, columns], inside)
         if level is not None:
-            found.append((left, top, width, height, area, level))
+            found.append((x, y, w, h, inked, level))
     table = np.array(found, np.float64).reshape(-1, 6)
     table = table[np.argsort(table[:, 0], kind="stable")]
-    return _Glyphs(*(table[:, column].astype(np.int64) for column in range(5)), table[:, 5])
+    left, top, width, height, area = table[:, :5].astype(np.int64).T
+    return _Glyphs(left, top, width, height, area, table[:, 5])
 
 
 def _level(grey: Grey8, strokes: Grey8, edges: Grey8, inside: Grey8) -> float | None:
@@ -205,7 +206,7 @@ def _grown(box: Box, binary: Grey8) -> Box:
     """``box`` with what goes on in its row on either side: short words, and letters that are in two pieces."""
     row, column, height, width = box
     inked = binary[row : row + height].sum(axis=0, dtype=np.int64) >= 2
-    gap, furthest = 0.5 * height, 3 * height  # the box is twice as high as its letters
+    gap, furthest = 0.7 * height, 3 * height  # the box is twice as high as its letters
     left, right = column, column + width
     for near in np.flatnonzero(inked[max(column - furthest, 0) : column])[::-1] + max(column - furthest, 0):
         if left - near > gap:
