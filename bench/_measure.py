@@ -102,5 +102,7 @@ def report(figures: dict[str, Any], json_only: bool) -> None:
             if ratio is not None and ours is not None:
                 low, high = figures[f"{name}_ratio_quartiles"]
                 print(f"{name:24} {ours:9.2f} {plain:9.2f} {ratio:7.2f}  {low:.2f} to {high:.2f}")
+        for name in [key for key in figures if key.endswith(("_s", "_mib")) and not key.endswith("per_s")]:
+            print(f"{name:28} {figures[name]:9}")
         print("ratio: plain time / our time, so above 1 ours is faster; median over pairs that ran side by side")
     print(json.dumps(figures))

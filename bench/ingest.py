@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _catalogue import PUBLISHED, catalogue
 from _data import Files, files
 from _measure import arguments, interleaved, machine, parse, report
 from _plain import preprocess as plain_preprocess
@@ -33,7 +34,11 @@ Row = tuple[Sample, Path, str]
 
 def main() -> None:
     """Measure each step alone, then all of them from file to shard."""
-    args = parse(arguments(__doc__.splitlines()[0]))
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--rows", type=int, default=PUBLISHED, help="of the catalogue (default: as ChestX-ray14); 0: skip"
+    )
+    args = parse(parser)
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as name:
         (folder := Path(name) / "files").mkdir()
         found = files(args.data, folder, args.images, args.side)
@@ -45,6 +50,7 @@ def main() -> None:
             | bench.convert()
             | bench.preprocess()
             | bench.shard()
+            | catalogue(Path(name), min(args.rows, 500) if args.quick else args.rows)
         )
     source = "synthetic" if args.data is None else "real"
     counts = {kind: len(paths) for kind, paths in found.items()}

@@ -9,19 +9,19 @@ import pytest
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 
+KINDS = ("jpeg", "png", "dicom", "dicom_rle", "dicom_jpegls")
 COMPARED = {
     "ingest": [
         "end_to_end",
-        "end_to_end_vs_direct",
-        "decode_jpeg",
-        "decode_png",
-        "decode_dicom",
+        "end_to_end_with_dicom",
+        *(f"{what}_{kind}" for what in ("end_to_end", "decode") for kind in KINDS),
         "convert",
         "preprocess_256",
         "preprocess_512",
         "write_shard",
     ],
     "inference": ["predict", "predict_one_pass", "forward", "train_bf16"],
+    "simulate": ["drr_512", "strips"],
 }
 
 
@@ -50,6 +50,12 @@ def test_the_last_line_holds_the_figures(script):
         assert low <= figures[f"{name}_ratio"] <= high
         assert figures[f"{name}_per_s"] > 0
         assert figures[f"{name}_plain_per_s"] > 0
+    if script == "ingest":
+        assert figures["catalogue_rows"] == 500
+        assert figures["manifest_warm_s"] > 0
+        assert figures["manifest_cold_peak_mib"] > 10
+    if script == "simulate":
+        assert figures["largest_difference"] < 1e-3  # strips of rays give the same line integrals
     if script == "inference":
         assert figures["model"] in ("bundled", "random")
         assert 0 <= figures["probability_difference"] < 0.05  # both loops do the same job
@@ -58,8 +64,8 @@ def test_the_last_line_holds_the_figures(script):
 
 
 def test_a_folder_of_real_files_is_read_and_formats_it_lacks_are_null(tmp_path, pairs_folder):
-    figures = last_line("ingest", "--repeats", "1", "--data", str(pairs_folder(tmp_path / "pairs", 3)))
+    figures = last_line("ingest", "--rows", "0", "--repeats", "1", "--data", str(pairs_folder(tmp_path / "pairs", 3)))
     assert figures["data"] == "real"
-    assert figures["files"] == {"jpeg": 0, "png": 2, "dicom": 0}
+    assert figures["files"] == dict.fromkeys(KINDS, 0) | {"png": 2}
     assert figures["decode_png_ratio"] > 0
     assert figures["decode_dicom_ratio"] is None
