@@ -61,7 +61,7 @@ class SimulationConfig(BaseModel):
     kvp: Annotated[Span, AfterValidator(lambda span: _above(span, 40.0))] = (102.0, 128.0)
     mas: Positive = (1.6, 5.0)
     patient_mm: Annotated[Span, AfterValidator(lambda span: _within(span, 800.0, 1750.0))] = (1630.0, 1665.0)
-    rotation_deg: float = Field(default=1.5, ge=0, le=30)
+    rotation_deg: float = Field(default=1.5, ge=0, le=15)
     shift_mm: float = Field(default=5.0, ge=0, le=100)
     field: Positive = (0.97, 1.08)
     scatter: Annotated[Span, AfterValidator(lambda span: _within(span, 0.0, 0.95))] = (0.2, 0.4)

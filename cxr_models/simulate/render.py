@@ -13,7 +13,7 @@ import torch
 
 from cxr_models.simulate.camera import Exposure, render_paths, subject_of
 from cxr_models.simulate.materials import Floats, attenuation
-from cxr_models.simulate.thorax import Name, Thorax
+from cxr_models.simulate.thorax import Box, Name, Reduction, Thorax
 from data_catalog.radiograph import Structure
 
 Mask = npt.NDArray[np.bool_]
@@ -67,33 +67,22 @@ def render_thorax(
     soft, bone = attenuation(exposure.kvp)
     workers = torch.get_num_threads() if threads is None else threads
 
-    def along_rays(volume: Floats, labels: Floats | None, to_patient: npt.NDArray[np.float64], pixels: int) -> Floats:
-        box, place = _occupied(volume, to_patient)
-        inside = np.ascontiguousarray(volume[box])
-        marks = None if labels is None else np.ascontiguousarray(labels[box])
-        subject = subject_of(inside, marks, place, 1 if labels is None else len(thorax.names) + 1).to(device)
-        return render_paths(subject, exposure, pixels, inside.shape[1] + 1, threads=workers)
+    def along_rays(volume: Floats, labels: Floats | None, grid: Reduction, box: Box, pixels: int) -> Floats:
+        classes = 1 if labels is None else len(thorax.names) + 1
+        subject = subject_of(volume, labels, grid.within(box), classes).to(device)
+        return render_paths(subject, exposure, pixels, volume.shape[1] + 1, threads=workers)
 
-    mixture = thorax.soft * np.float32(soft)
-    mixture += thorax.bone * np.float32(bone)
-    total = along_rays(mixture, None, thorax.image.to_patient, size)[0]
-    rib = along_rays(thorax.rib, None, thorax.image.to_patient, size)[0] if thorax.rib.any() else np.zeros_like(total)
-    halves = along_rays(thorax.covered, thorax.labels, thorax.anatomy.to_patient, size // 2)[1:]
+    box = thorax.boxes.image
+    mixture = thorax.soft[box] * np.float32(soft)
+    mixture += thorax.bone[box] * np.float32(bone)
+    total = along_rays(mixture, None, thorax.image, box, size)[0]
+    box = thorax.boxes.rib
+    rib = along_rays(np.ascontiguousarray(thorax.rib[box]), None, thorax.image, box, size)[0]
+    box = thorax.boxes.anatomy
+    covered, labels = (np.ascontiguousarray(volume[box]) for volume in (thorax.covered, thorax.labels))
+    halves = along_rays(covered, labels, thorax.anatomy, box, size // 2)[1:]
     lengths = {
         name: np.asarray(cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
         for name, plane in zip(thorax.names, halves, strict=True)
     }
     return Rendered(total, rib * np.float32(bone - soft), lengths)
-
-
-def _occupied(
-    volume: Floats, to_patient: npt.NDArray[np.float64]
-) -> tuple[tuple[slice, slice, slice], npt.NDArray[np.float64]]:
-    """The box of a volume (D, H, W) that is not 0 (all where all is), and (4, 4) the box's index (x, y, z, 1) to mm."""
-    box = []
-    for axis in range(3):
-        there = np.flatnonzero(volume.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, volume.shape[axis]))
-    moved = to_patient.copy()
-    moved[:, 3] = to_patient @ [*(s.start for s in reversed(box)), 1.0]
-    return (box[0], box[1], box[2]), moved

@@ -23,7 +23,10 @@ from data_catalog.radiograph import Structure
 Name = tuple[Structure, str]
 """(structure, part), such as (RIB, "left_4"); a part is "" where the structure is one."""
 
-SLAB_MM = 2.8
+Box = tuple[slice, slice, slice]
+
+SLAB_MM, LABEL_SLAB_MM = 4.2, 2.1
+"""Depth of a slab, for attenuation and for labels. A ray at the edge of the field crosses one within half a mm."""
 _LEVELS_PER_SLICE = 3
 _REACH = 0.65  # of the field, to each side of the middle: the beam spreads and is shifted and turned
 _BONES = {Structure.VERTEBRA, Structure.STERNUM, Structure.SCAPULA, Structure.CLAVICLE, Structure.COSTAL_CARTILAGE}
@@ -44,9 +47,25 @@ class Reduction:
     to_patient: npt.NDArray[np.float64]
 
     def apply(self, volume: Floats) -> Floats:
-        """(D, H, W) float32 on the CT's grid, whole blocks long, to the reduced grid."""
+        """(D, H, W) float32 on the CT's grid, whole blocks long, to the reduced grid; at least 0: splines overshoot."""
         means = _block_means(volume, self.blocks)
-        return np.asarray((self.levels @ means.reshape(len(means), -1)).reshape(-1, *means.shape[1:]))
+        levels = (self.levels @ means.reshape(len(means), -1)).reshape(-1, *means.shape[1:])
+        return np.asarray(np.maximum(levels, 0, out=levels))
+
+    def within(self, box: Box) -> npt.NDArray[np.float64]:
+        """(4, 4) index (x, y, z, 1) of a part of the reduced grid to patient coordinates, mm."""
+        moved = self.to_patient.copy()
+        moved[:, 3] = self.to_patient @ [*(s.start for s in reversed(box)), 1.0]
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Where there is anything to render: attenuation, ribs, and labels, each on its reduced grid."""
+
+    image: Box
+    rib: Box
+    anatomy: Box
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,9 +79,10 @@ class Thorax:
         soft, bone: (Z, Y, X) float32, amounts of soft tissue and of compact bone, 1 is pure.
         rib: (Z, Y, X) float32, the part of ``bone`` that belongs to ribs.
         anatomy: how ``labels`` are reduced.
-        labels: (Z', Y, X') float32, 0 for nothing and i + 1 for ``names[i]``.
+        labels: (Z', Y, X') float32, i + 1 for ``names[i]``, one voxel further than it reaches; 0 for nothing.
         covered: (Z', Y, X') float32 in [0, 1], how much of the voxel its label covers.
         names: what the labels are; lobes are united to lungs. Nodules are the last.
+        boxes: where these volumes are not empty.
         nodules: of the CT, or set into it.
         half_width, half_height: of the lungs, mm.
     """
@@ -77,6 +97,7 @@ class Thorax:
     labels: Floats
     covered: Floats
     names: tuple[Name, ...]
+    boxes: Boxes
     nodules: tuple[CtNodule, ...]
     half_width: float
     half_height: float
@@ -152,26 +173,28 @@ def prepare(ct: CtVolume, size: int) -> Thorax:
     centre, half_width, half_height = _middle(turned, merged, names, to_patient)
     to_patient[:3, 3] -= centre
     spacing, step_mm = turned.spacing, _field(half_width, half_height) / size
-    slab = max(1, round(SLAB_MM / spacing[1]))
+    slab, thin = (max(1, round(mm / spacing[1])) for mm in (SLAB_MM, LABEL_SLAB_MM))
     reach = _REACH * step_mm * size
     image = _reduction(turned.hu.shape, spacing, to_patient, (step_mm, slab, step_mm), reach, True)
-    anatomy = _reduction(turned.hu.shape, spacing, to_patient, (2 * step_mm, slab, 2 * step_mm), reach, False)
+    anatomy = _reduction(turned.hu.shape, spacing, to_patient, (2 * step_mm, thin, 2 * step_mm), reach, False)
     whole = tuple(math.lcm(a, b) for a, b in zip(image.blocks, anatomy.blocks, strict=True))
     ct, merged = _without_couch(turned, merged, whole)
     soft, bone = (table[ct.hu.view(np.uint16)] for table in tables())
     rib = bone * _rib_region(merged, names, ct.spacing)
     labels, covered = _labelled(anatomy, merged, len(names))
+    soft, bone, rib = (image.apply(amount) for amount in (soft, bone, rib))
     thorax = Thorax(
         ct,
         to_patient,
         image,
-        image.apply(soft),
-        image.apply(bone),
-        image.apply(rib),
+        soft,
+        bone,
+        rib,
         anatomy,
         labels,
         covered,
         names,
+        Boxes(_occupied(soft), _occupied(rib), _occupied(labels)),
         (),
         half_width,
         half_height,
@@ -350,12 +373,22 @@ def _add(reduction: Reduction, change: Floats, box: tuple[slice, slice, slice], 
     weights = reduction.levels[:, z]
     rows = _reach(weights)
     onto[rows, y, x] += (weights[rows] @ means.reshape(len(means), -1)).reshape(-1, *means.shape[1:])
+    np.maximum(onto[rows, y, x], 0, out=onto[rows, y, x])
 
 
 def _reach(weights: Floats) -> slice:
     """The rows that have a weight."""
     there = np.flatnonzero(weights.any(axis=1))
     return slice(int(there[0]), int(there[-1]) + 1)
+
+
+def _occupied(volume: Floats) -> Box:
+    """The box of (D, H, W) that is not 0; one voxel of an empty volume."""
+    box = []
+    for axis in range(3):
+        there = np.flatnonzero(volume.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 1))
+    return box[0], box[1], box[2]
 
 
 def _labelled(reduction: Reduction, merged: npt.NDArray[np.uint8], count: int) -> tuple[Floats, Floats]:
@@ -368,7 +401,10 @@ def _labelled(reduction: Reduction, merged: npt.NDArray[np.uint8], count: int) -
     for label, box in enumerate(ndimage.find_objects(merged, count), start=1):
         if box is not None:
             _mark_in(reduction, merged, label, box, labels, covered)
-    return labels, covered
+    # a sample between a structure and nothing belongs to the structure: what it holds is interpolated towards 0
+    highest = ndimage.maximum_filter(labels, 3)
+    lowest = ndimage.minimum_filter(np.where(labels == 0, np.float32(np.inf), labels), 3)
+    return np.where((labels == 0) & (highest == lowest), highest, labels), covered
 
 
 def _mark_in(
