@@ -15,38 +15,32 @@ from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import CheckItem, ScanContext, Source
 from data_catalog.sources.chestxray14_files import (
     ENTRY,
+    ENTRY_COLUMNS,
     KIND,
+    LABELS,
+    NO_FINDING,
+    SEX_COLUMNS,
     Box,
     Tables,
     find_images,
     find_tables,
+    official_split,
+    patient_id,
     patient_of,
     read_boxes,
+    read_entries,
     read_list,
 )
-from data_catalog.split import train_or_val
-from data_catalog.tables import Row, number, read_table
+from data_catalog.tables import Row, number
 
 LICENCE = "free use with attribution (NIH Clinical Center)"
 URL = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
-LABELS = {
-    "Atelectasis": 11_559, "Cardiomegaly": 2_776, "Consolidation": 4_667, "Edema": 2_303, "Effusion": 13_317,
-    "Emphysema": 2_516, "Fibrosis": 1_686, "Hernia": 227, "Infiltration": 19_894, "Mass": 5_782, "Nodule": 6_331,
-    "Pleural_Thickening": 3_385, "Pneumonia": 1_431, "Pneumothorax": 5_302,
-}  # fmt: skip
-"""Label -> images with it in Data_Entry_2017_v2020.csv."""
-NO_FINDING = "No Finding"
 LESIONS = {"Nodule": "nodule", "Mass": "mass"}
 PUBLISHED_SIDE = 1024
 OLDEST = 120.0
-"""Years. The published table holds ages up to 414: slips of the pen."""
+"""Years. The table of 2017 holds ages up to 414, slips of the pen; that of 2020 none above 95."""
 IMAGES, PATIENTS, BOXES, TRAIN_VAL, TEST, UNREMARKABLE = 112_120, 30_805, 984, 86_524, 25_596, 60_361
 
-_COLUMNS = (
-    "Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position", "OriginalImage[Width", "Height]",
-    "OriginalImagePixelSpacing[x", "y]",
-)  # fmt: skip
-_SEX = ("Patient Gender", "Patient Sex")
 _AGE = re.compile(r"0*(\d+)([YMD]?)")
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "D": 365.25}
 
@@ -58,6 +52,7 @@ class _Line:
     number: int
     row: Row
     path: Path
+    there: bool
     boxes: tuple[Box, ...]
     split: str | None
     repeated: bool
@@ -98,45 +93,18 @@ def _lines(
     split, shared = official_split(tables)
     for line, row in read_entries(tables.entry):
         name = row["Image Index"]
-        path = images.get(name, root / "images" / Path(name).name)
-        yield _Line(line, row, path, boxes.get(name, ()), split.get(name), name in named, patient_of(name) in shared)
+        path = images.get(name)
+        yield _Line(
+            line,
+            row,
+            path or root / "images" / Path(name).name,
+            path is not None,
+            boxes.get(name, ()),
+            split.get(name),
+            name in named,
+            patient_of(name) in shared,
+        )
         named.add(name)
-
-
-def read_entries(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line number, row) of the table of images, in either of its editions.
-
-    That of 2017 has "Patient Gender" and ages such as 058Y, that of 2020 plain years; both spellings of sex are about.
-
-    Raises:
-        ValueError: it cannot be read, or lacks a column.
-    """
-    for line, row in read_table(path, _COLUMNS):
-        if not any(name in row for name in _SEX):
-            raise ValueError(
-                f"{path}: expected the column {' or '.join(_SEX)}, but got {list(row)}. Use the published table."
-            )
-        yield line, row
-
-
-def official_split(tables: Tables) -> tuple[dict[str, str], set[str]]:
-    """Image -> split of the two official lists, and patients that are wrongly on both.
-
-    "test" as listed; the others "train" or "val" by patient. Nothing where there is no test list.
-
-    Raises:
-        ValueError: a list that is none.
-    """
-    test, train = read_list(tables.test), read_list(tables.train_val)
-    if not test:
-        return {}, set()
-    shared = {patient_of(name) for name in test} & {patient_of(name) for name in train}
-    others = {name: train_or_val(_patient_id(patient_of(name))) for name in train}
-    return others | dict.fromkeys(test, "test"), shared
-
-
-def _patient_id(digits: str) -> str:
-    return f"{KIND}/{int(digits):05d}"
 
 
 def _sample(line: _Line, table: Path, intake: Intake) -> Sample:
@@ -144,14 +112,14 @@ def _sample(line: _Line, table: Path, intake: Intake) -> Sample:
     _check_line(line, f"{table}, line {line.number}")
     findings = tuple(label for label in row["Finding Labels"].split("|") if label and label != NO_FINDING)
     age, odd_age = _age(row["Patient Age"])
-    sex = next(row[name] for name in _SEX if name in row)
-    if not line.path.is_file():
+    sex = next(row[name] for name in SEX_COLUMNS if name in row)
+    if not line.there:
         raise missing(line.path, f"line {line.number} of {table.name}")
     facts = intake.image(line.path)
     return Sample(
         sample_id=sample_id_of(facts.sha256),
         source=KIND,
-        patient_id=_patient_id(row["Patient ID"]),
+        patient_id=patient_id(row["Patient ID"]),
         image_path=str(line.path),
         image_sha256=facts.sha256,
         image_format=facts.format,
@@ -198,7 +166,7 @@ def _age(text: str) -> tuple[float | None, bool]:
 
 
 def _spacing(row: Row, height: int, width: int) -> Spacing | None:
-    values = [number(row[name]) for name in _COLUMNS[5:]]
+    values = [number(row[name]) for name in ENTRY_COLUMNS[5:]]
     if any(value is None or value <= 0 for value in values):
         return None
     columns, rows, x, y = (float(value or 0) for value in values)

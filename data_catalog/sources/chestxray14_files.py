@@ -11,12 +11,26 @@ from pathlib import Path
 from data_catalog.intake import STAGE
 from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import ScanContext
-from data_catalog.tables import number, read_table, read_text
+from data_catalog.split import train_or_val
+from data_catalog.tables import Row, number, read_table, read_text
 from data_catalog.tar_archives import unpack_tar
 
 KIND = "chestxray14"
 Box = tuple[str, float, float, float, float]
 """Label, x, y, width and height, in pixels of the published image."""
+
+LABELS = {
+    "Atelectasis": 11_559, "Cardiomegaly": 2_776, "Consolidation": 4_667, "Edema": 2_303, "Effusion": 13_317,
+    "Emphysema": 2_516, "Fibrosis": 1_686, "Hernia": 227, "Infiltration": 19_894, "Mass": 5_782, "Nodule": 6_331,
+    "Pleural_Thickening": 3_385, "Pneumonia": 1_431, "Pneumothorax": 5_302,
+}  # fmt: skip
+"""Label -> images with it in Data_Entry_2017_v2020.csv."""
+NO_FINDING = "No Finding"
+ENTRY_COLUMNS = (
+    "Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position", "OriginalImage[Width", "Height]",
+    "OriginalImagePixelSpacing[x", "y]",
+)  # fmt: skip
+SEX_COLUMNS = ("Patient Gender", "Patient Sex")
 
 _NAME = re.compile(r"\d{8}_\d{3}\.png")
 _BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
@@ -155,3 +169,40 @@ def read_list(path: Path | None) -> list[str]:
 def patient_of(name: str) -> str:
     """The patient in an image's name: ``00000013_004.png`` is of patient 00000013."""
     return name.partition("_")[0]
+
+
+def read_entries(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (line number, row) of the table of images, in either of its editions.
+
+    That of 2017 has "Patient Gender" and ages such as 058Y, that of 2020 plain years; both spellings of sex are about.
+
+    Raises:
+        ValueError: it cannot be read, or lacks a column.
+    """
+    for line, row in read_table(path, ENTRY_COLUMNS):
+        if not any(name in row for name in SEX_COLUMNS):
+            raise ValueError(
+                f"{path}: expected the column {' or '.join(SEX_COLUMNS)}, but got {list(row)}. Use the published table."
+            )
+        yield line, row
+
+
+def official_split(tables: Tables) -> tuple[dict[str, str], set[str]]:
+    """Image -> split of the two official lists, and patients that are wrongly on both.
+
+    "test" as listed; the others "train" or "val" by patient. Nothing where there is no test list.
+
+    Raises:
+        ValueError: a list that is none.
+    """
+    test, train = read_list(tables.test), read_list(tables.train_val)
+    if not test:
+        return {}, set()
+    shared = {patient_of(name) for name in test} & {patient_of(name) for name in train}
+    others = {name: train_or_val(patient_id(patient_of(name))) for name in train}
+    return others | dict.fromkeys(test, "test"), shared
+
+
+def patient_id(digits: str) -> str:
+    """The manifest's id of a patient, unique across sources."""
+    return f"{KIND}/{int(digits):05d}"

@@ -20,7 +20,8 @@ from data_catalog.mask_files import read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from data_catalog.source import ScanContext
-from data_catalog.sources.chestxray14 import LABELS, check, scan
+from data_catalog.sources.chestxray14 import check, scan
+from data_catalog.sources.chestxray14_files import LABELS
 from data_catalog.split import SplitConfig, assign_split, check_split
 
 TABLE = "Data_Entry_2017_v2020.csv"
