@@ -15,7 +15,5 @@ def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
     """
     done, encoded = cv2.imencode(".png", pixels)
     if not done:
-        raise ValueError(
-            f"Expected a grey image of 8 or 16 bits for a PNG, but got {pixels.shape} {pixels.dtype}"
-        )
+        raise ValueError(f"Expected a grey image of 8 or 16 bits for a PNG, but got {pixels.shape} {pixels.dtype}")
     return encoded.tobytes()

@@ -12,6 +12,7 @@ from cxr_models.phantom import PhantomConfig, cohort, render_cohort, render_pati
 from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample
 from data_catalog.radiograph import Structure
+from data_catalog.source import ScanContext
 from data_catalog.sources.phantom import scan
 
 CONFIG = PhantomConfig(patients=2, size=96, voxel_mm=4.0, n_samples=60)
@@ -118,9 +119,9 @@ def test_cohort_round_trip(tmp_path, patients):
 
 def test_the_adapter_reads_a_rendered_cohort(tmp_path):
     out = render_cohort(CONFIG.model_copy(update={"patients": 1}), tmp_path / "cohort")
-    (sample,) = scan(out)
+    (sample,) = scan(out, ScanContext(tmp_path / "work"))
     assert isinstance(sample, Sample)
-    assert {mask.structure for mask in sample.masks} == set(Structure)
+    assert {mask.structure for mask in sample.masks} == {Structure.LUNG, Structure.RIB, Structure.NODULE}
 
 
 def test_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, patients):
