@@ -115,10 +115,10 @@ def _is_odd_picture(path: Path, layout: Layout) -> bool:
 
 
 def _walk(root: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Files below ``root``, sorted; hidden ones and macOS's doubles (``__MACOSX``, ``._name``) are passed over."""
+    """Files below ``root``, sorted; hidden ones, and so macOS's doubles (``._name``), are passed over."""
     for folder, below, names in os.walk(root):
         at = len(Path(folder).relative_to(root).parts)
-        below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX"))) if at < depth else []
+        below[:] = sorted(name for name in below if not name.startswith(".")) if at < depth else []
         yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
 
 
@@ -129,4 +129,4 @@ def _listed(archive: Path) -> Iterator[Path]:
             names = [Path(name) for name in packed.namelist() if not name.endswith("/")]
     except (OSError, zipfile.BadZipFile, ValueError):
         return
-    yield from sorted(p for p in names if not any(part.startswith((".", "__MACOSX")) for part in p.parts))
+    yield from sorted(p for p in names if not any(part.startswith(".") for part in p.parts))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_catalog.examples.chest import draw_chest
 from data_catalog.image_files import read_image_file, read_mask_file
 from data_catalog.manifest import MaskFile, Sample
-from data_catalog.mask_plausibility import IMPLAUSIBLE, better_place, check_masks
+from data_catalog.mask_plausibility import IMPLAUSIBLE, _patient, better_place, check_masks
 from data_catalog.radiograph import MaskSet, Structure
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.vocabulary import Convention
@@ -73,6 +73,16 @@ def test_padding_and_the_size_of_pixels_do_not_matter():
     assert doubt(*wide) is None
     large = [cv2.resize(p.astype(np.uint8), (900, 900), interpolation=cv2.INTER_NEAREST) for p in (chest.image, lung)]
     assert doubt(large[0], large[1] > 0) is None
+
+
+def test_black_from_the_border_inwards_is_no_patient():
+    grey = np.full((60, 80), 0.5, np.float32)
+    grey[:, :10] = grey[50:, 40:] = 0.0  # collimation
+    grey[20:30, 30:50] = 0.01  # black inside the patient: air in a lung
+    expected = np.ones((60, 80), bool)
+    expected[:, :10] = expected[50:, 40:] = False
+    assert np.array_equal(_patient(grey), expected)
+    assert not _patient(np.zeros((60, 80), np.float32)).any()
 
 
 def test_a_white_lung_is_no_reason_to_refuse():
@@ -139,13 +149,16 @@ def test_masks_that_cannot_be_used_are_still_refused(tmp_path):
 def test_real_masks_pass_and_displaced_ones_do_not(shared_data):
     with (shared_data / "cxr-lung" / "manifest.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
-    refused = 0
+    refused, bordered = 0, 0
     for line in lines[::6]:
         image = read_image_file(shared_data / "cxr-lung" / line["image"]).pixels
         mask, ignore = read_mask_file(shared_data / "cxr-lung" / line["mask"], image.shape)
         assert doubt(image, mask, ignore) is None, line["image"]
+        border = ((0, 0), (image.shape[1] // 4,) * 2)
+        bordered += doubt(np.pad(image, border), np.pad(mask, border)) is not None
         upside_down, aside = doubt(image, mask[::-1]), doubt(image, shifted(mask, across=0.25))
         assert upside_down is not None, line["image"]
         assert aside is not None, line["image"]
         refused += aside.certain
+    assert bordered <= 1  # 55 of the 90, were the black border taken for dark lungs
     assert refused >= 0.7 * len(lines[::6])

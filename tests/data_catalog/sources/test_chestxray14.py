@@ -22,7 +22,7 @@ from data_catalog.refusals import Reason, Rejected
 from data_catalog.source import ScanContext
 from data_catalog.sources.chestxray14 import check, scan
 from data_catalog.sources.chestxray14_files import LABELS
-from data_catalog.split import SplitConfig, assign_split, check_split
+from data_catalog.split import SplitConfig, assign_split, check_split, train_or_val
 
 TABLE = "Data_Entry_2017_v2020.csv"
 
@@ -151,6 +151,12 @@ def test_the_official_test_patients_are_held_back_and_no_others(root):
     dealt = assign_split(rows, SplitConfig(test=0.9, val=0.05))  # the lists count, not the shares asked for
     assert {row.patient_id for row in dealt if row.split == "test"} == test
     check_split(dealt)
+
+
+def test_those_on_the_other_list_train_and_validate():
+    sides = Counter(train_or_val(f"chestxray14/{number:05d}") for number in range(4000))
+    assert set(sides) == {"train", "val"}
+    assert sides["val"] / 4000 == pytest.approx(0.1 / 0.8, abs=0.02)  # of all patients a tenth, as elsewhere
 
 
 def test_without_lists_the_projects_own_split_is_used(root):
