@@ -146,8 +146,11 @@ def test_a_zip_that_leads_outside(tmp_path):
 def test_what_else_lies_in_the_set_is_no_refusal(root):
     for name in ("CXR_png/.DS_Store", "CXR_png/index.html", "ManualMask/leftMask/Thumbs.db", "consensus_roi.csv"):
         (root / "MontgomerySet" / name).write_bytes(b"anything")
+    (root / ".trash" / "CXR_png").mkdir(parents=True)
+    shutil.copy(image(root), root / ".trash" / "CXR_png" / "MCUCXR_0099_0.png")
     shutil.copy(image(root), image(root, "CHNCXR_0001_0"))  # the other set's, in one folder with it
-    assert found(root)[1] == []
+    rows, refused = found(root)
+    assert (len(rows), refused) == (6, [])
 
 
 def test_check_counts_against_what_was_published(root):
