@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from data_catalog.ct_bones import BONE_ABOVE_HU, Bone, Labels, Places, find_bones
-from data_catalog.ct_grid import AIR_HU, PatientGrid, distance_mm
+from data_catalog.ct_grid import AIR_HU, PatientGrid, distance_mm, slabs
 from data_catalog.ct_lungs import Mask, find_lungs
 from data_catalog.ct_ribs import number_ribs
 from data_catalog.ct_spine import canal_path
@@ -89,8 +89,8 @@ def label_by_density(
     turned = grid.turn(hu)
     even = _label_even(grid.to_even(turned))
     labels = _refine(turned, even, grid)
-    present = np.flatnonzero(np.bincount(labels.ravel()))
-    names = {int(label): NAMES[int(label)] for label in present if label}
+    present = sum(np.bincount(labels[slab].ravel(), minlength=max(NAMES) + 1) for slab in slabs(len(labels)))
+    names = {int(label): NAMES[int(label)] for label in np.flatnonzero(present) if label}
     return np.ascontiguousarray(grid.turn_back(labels)), names
 
 
@@ -118,20 +118,22 @@ def _refine(hu: npt.NDArray[np.int16], even: Labels, grid: PatientGrid) -> npt.N
     Lungs keep the smooth outline of the even grid. Bones take the outline of the scanner's own density, which is the
     sharper one: voxels above 150 HU at most 2.5 mm from a bone, and what lies deep inside one.
     """
-    labels = np.zeros(hu.shape, np.uint16)
     is_bone = even >= _FIRST_BONE
-    if is_bone.any():
-        _, nearest = ndimage.distance_transform_edt(~is_bone, return_indices=True)
-        spread = np.where(distance_mm(is_bone, STEP_MM) <= REACH_MM, even[tuple(nearest)], 0).astype(np.uint16)
-        candidates = grid.nearest(spread)
-        blur = [0.5 / s if s < 1.5 else 0.0 for s in grid.spacing]
-        smooth = ndimage.gaussian_filter(np.maximum(hu, AIR_HU).astype(np.float32), blur, truncate=2.0)
-        dense = (smooth > BONE_ABOVE_HU) | (grid.from_even(is_bone) > 0.95)
-        labels = np.where(dense, candidates, labels)
-    for label in (1, 2, 3):
-        labels[_upsampled(even == label, grid)] = label
+    spread = _spread(even, is_bone)
+    blur = [0.0, *(0.5 / s if s < 1.5 else 0.0 for s in grid.spacing[1:])]
+    labels = np.zeros(hu.shape, np.uint16)
+    for slab in slabs(len(hu)):
+        smooth = ndimage.gaussian_filter(np.maximum(hu[slab], AIR_HU).astype(np.float32), blur, truncate=2.0)
+        dense = (smooth > BONE_ABOVE_HU) | (grid.from_even(is_bone, slab) > 0.95)
+        labels[slab] = np.where(dense, grid.nearest(spread, slab), 0)
+        for label in range(1, _FIRST_BONE):
+            labels[slab][grid.from_even(even == label, slab) > 0.5] = label
     return labels
 
 
-def _upsampled(mask: Mask, grid: PatientGrid) -> Mask:
-    return np.asarray(grid.from_even(mask) > 0.5)
+def _spread(even: Labels, is_bone: Mask) -> Labels:
+    """Labels of bones carried on to what lies at most :data:`REACH_MM` away; 0 elsewhere."""
+    if not is_bone.any():
+        return np.zeros_like(even)
+    _, nearest = ndimage.distance_transform_edt(~is_bone, return_indices=True)
+    return np.where(distance_mm(is_bone, STEP_MM) <= REACH_MM, even[tuple(nearest)], 0)

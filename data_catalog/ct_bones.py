@@ -64,7 +64,8 @@ class Places:
         depth, height, width = lungs.shape
         level, row, column = (np.arange(n, dtype=np.float32) for n in (depth, height, width))
         occupied = np.flatnonzero(lungs.any(axis=(1, 2)))
-        front = np.array([np.argmax(plane) if plane.any() else height for plane in lungs.any(axis=2)])
+        filled = lungs.any(axis=2)
+        front = np.where(filled.any(axis=1), filled.argmax(axis=1), height)
         front = np.minimum.accumulate(front[::-1])[::-1]
         return cls(
             away=distance_mm(lungs, step),
@@ -80,9 +81,10 @@ def find_bones(hu: Volume, lungs: Mask, places: Places, step: float) -> Labels:
     """(D, H, W) uint8 of :class:`Bone`; ``hu`` (D, H, W) float32 HU, ``lungs`` both, with their vessels."""
     spine = vertebral_region(places)
     guarded = (places.behind > -5) & (np.abs(places.lateral) < 60)  # rib heads lie within the lungs' hull
-    aside = lungs | spine | (chest_cavity(lungs, step) & ~guarded) | ~body(hu, step)
+    patient = body(hu, step)
+    aside = lungs | spine | (chest_cavity(lungs, step) & ~guarded) | ~patient
     bone = thin_bone(hu, aside, step)
-    vertebrae = solid_bone((hu > BONE_ABOVE_HU) & spine & ~lungs, step) & spine
+    vertebrae = _near_canal(solid_bone((hu > BONE_ABOVE_HU) & spine & patient & ~lungs, step) & spine, places)
     bone |= vertebrae
     seeds = _seeds(bone, places)
     seeds[bone & (hu > GLARE_ABOVE_HU) & ~vertebrae] = Bone.OTHER
@@ -90,19 +92,22 @@ def find_bones(hu: Volume, lungs: Mask, places: Places, step: float) -> Labels:
     labels = flood(bone, seeds)
     labels[(labels == Bone.SPINE) & ~spine] = Bone.OTHER
     ribs = np.isin(labels, (Bone.RIB_RIGHT, Bone.RIB_LEFT))
+    strayed = (places.behind > 50) | ((places.away > 24) & (places.share > 0.35))
+    labels[ribs & strayed] = Bone.OTHER
+    ribs &= ~strayed
     labels[ribs & (places.behind < -70) & (np.abs(places.lateral) < 36)] = Bone.CARTILAGE
     return labels
 
 
 def body(hu: Volume, step: float) -> Mask:
-    """The patient without couch, clothes and wires: the largest piece that is left when plates of 4 mm are gone."""
-    cores = ndimage.binary_erosion(hu > -300, iterations=max(1, round(4 / step)))
+    """The patient without couch, clothes and wires: the largest piece that is left when plates of 12 mm are gone."""
+    cores = distance_mm(hu <= -300, step) > 6
     labels, count = ndimage.label(cores)
     if not count:
         return np.asarray(cores)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.asarray(distance_mm(labels == sizes.argmax(), step) <= 10)
+    return np.asarray(distance_mm(labels == sizes.argmax(), step) <= 8)
 
 
 def chest_cavity(lungs: Mask, step: float) -> Mask:
@@ -132,6 +137,15 @@ def vertebral_region(places: Places) -> Mask:
     reach = np.where(places.below_top < 25, 34, 30)
     strip = (places.behind >= -12) & (places.behind < 65) & (np.abs(places.lateral) < reach)
     return np.asarray(body | strip)
+
+
+def _near_canal(vertebrae: Mask, places: Places) -> Mask:
+    """Pieces that reach the canal's neighbourhood: a couch under the back does not."""
+    labels, count = ndimage.label(vertebrae)
+    keep = np.zeros(count + 1, bool)
+    keep[np.unique(labels[np.broadcast_to(places.behind < 20, labels.shape)])] = True
+    keep[0] = False
+    return np.asarray(keep[labels])
 
 
 def thin_bone(hu: Volume, aside: Mask, step: float) -> Mask:
@@ -171,11 +185,14 @@ def solid_bone(dense: Mask, step: float) -> Mask:
 def _seeds(bone: Mask, places: Places) -> Labels:
     """Voxels of ``bone`` whose class is plain from their place."""
     seeds = np.zeros(bone.shape, np.uint8)
-    near = bone & (places.away <= 10)
+    beside = np.abs(places.lateral)
+    over_the_lungs = (places.behind < -25) & (places.below_top < 0)  # the first rib falls forwards, the clavicle rises
+    beside_spine = (beside < 42) & (places.behind > -25) & (places.share > 0.05) & (places.below_top > 0)
+    near = bone & ((places.away <= 10) | beside_spine) & ~over_the_lungs
     far = bone & (places.away > 22) & (places.share > 0.35)
-    clavicular = far & (places.behind < -25) & (places.below_top < 40)
-    scapular = far & (places.behind >= -60) & ~clavicular
-    seeds[far] = Bone.OTHER
+    clavicular = (far & (places.behind < -25) & (places.below_top < 40)) | (bone & over_the_lungs)
+    scapular = far & (places.behind >= -60) & (beside > 50) & ~clavicular
+    seeds[far & ~near] = Bone.OTHER
     for mask, right, left in (
         (near, Bone.RIB_RIGHT, Bone.RIB_LEFT),
         (clavicular, Bone.CLAVICLE_RIGHT, Bone.CLAVICLE_LEFT),
@@ -184,7 +201,7 @@ def _seeds(bone: Mask, places: Places) -> Labels:
         seeds[mask & (places.lateral < 0)] = right
         seeds[mask & (places.lateral >= 0)] = left
     breadth = np.where(places.share > 0.6, 30, 22)  # manubrium, body
-    front = (places.before_front > -12) & (places.before_front < 30) & (np.abs(places.lateral) < breadth)
+    front = (places.before_front > -12) & (places.before_front < 30) & (beside < breadth)
     seeds[bone & front & (places.share > 0.2) & (places.below_top > 15)] = Bone.STERNUM
     return seeds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -73,37 +74,45 @@ class PatientGrid:
 
     def to_even(self, volume: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
         """``volume`` in patient order, HU, as float32 on the even grid; what is below -1024 becomes -1024."""
-        return _resample(np.maximum(volume, AIR_HU), self.even_shape)
+        depth, height, width = self.even_shape
+        planes = np.empty((len(volume), height, width), np.float32)
+        for slab in slabs(len(volume)):
+            narrow = _along(np.maximum(volume[slab], AIR_HU), 2, _weights(volume.shape[2], width))
+            planes[slab] = _along(narrow, 1, _weights(volume.shape[1], height))
+        return _along(planes, 0, _weights(len(volume), depth))
 
-    def from_even(self, volume: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Values on the even grid as float32 on the scanner's grid in patient order, linearly interpolated."""
-        return _resample(volume, self.shape)
+    def from_even(self, volume: npt.NDArray[Any], planes: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Values on the even grid as float32 on ``planes`` of the scanner's grid in patient order, interpolated."""
+        result = _along(volume, 0, _weights(len(volume), self.shape[0])[planes])
+        result = _along(result, 1, _weights(volume.shape[1], self.shape[1]))
+        return _along(result, 2, _weights(volume.shape[2], self.shape[2]))
 
-    def nearest(self, labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-        """Labels on the even grid at the nearest voxels of the scanner's grid, in patient order."""
-        picks = [
+    def nearest(self, labels: npt.NDArray[Any], planes: slice = slice(None)) -> npt.NDArray[Any]:
+        """Labels on the even grid at the nearest voxels of ``planes`` of the scanner's grid, in patient order."""
+        z, y, x = (
             np.clip(((np.arange(n) + 0.5) * m / n).astype(int), 0, m - 1)
             for n, m in zip(self.shape, labels.shape, strict=True)
-        ]
-        return labels[np.ix_(*picks)]
+        )
+        return labels[np.ix_(z[planes], y, x)]
 
 
-def _resample(volume: npt.NDArray[Any], shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
-    """Linear interpolation to ``shape`` over the same extent; where voxels grow, the triangle grows with them.
+def slabs(depth: int, thick: int = 32) -> Iterator[slice]:
+    """Slices over ``depth`` planes: what is made for one at a time is small, however many planes a CT has."""
+    return (slice(start, min(start + thick, depth)) for start in range(0, depth, thick))
 
-    The wider triangle averages what a coarse voxel covers: without it noise and thin cortex alias.
-    """
-    result = volume
-    for axis in np.argsort([n / m for n, m in zip(shape, volume.shape, strict=True)]):  # what shrinks most first
-        weights = _weights(volume.shape[axis], shape[axis])
-        moved = np.moveaxis(result, axis, 0)
-        flat = np.ascontiguousarray(moved, dtype=np.float32).reshape(moved.shape[0], -1)
-        result = np.moveaxis((weights @ flat).reshape(len(weights), *moved.shape[1:]), 0, axis)
-    return np.ascontiguousarray(result, dtype=np.float32)
+
+def _along(volume: npt.NDArray[Any], axis: int, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``weights`` (n_out, n_in) applied along one axis."""
+    moved = np.moveaxis(volume, axis, 0)
+    flat = np.ascontiguousarray(moved, dtype=np.float32).reshape(moved.shape[0], -1)
+    return np.ascontiguousarray(np.moveaxis((weights @ flat).reshape(len(weights), *moved.shape[1:]), 0, axis))
 
 
 def _weights(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
-    """(n_out, n_in) float32, rows sum to 1."""
+    """(n_out, n_in) float32, rows sum to 1: linear interpolation; where voxels grow, the triangle grows with them.
+
+    The wider triangle averages what a coarse voxel covers: without it noise and thin cortex alias.
+    """
     ratio = n_in / n_out
     centres = np.clip((np.arange(n_out) + 0.5) * ratio - 0.5, 0, n_in - 1)
     weights = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(n_in)) / max(1.0, ratio))

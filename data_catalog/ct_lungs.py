@@ -54,7 +54,7 @@ def inner_air(hu: Volume, step: float) -> Mask:
 
     Slice by slice, since the airway may be open at the mouth, but no slice of the trachea is open to the room.
     A field of view that cuts through a lung opens it to the border: such air is lung by its density, about -850 HU,
-    while the air of the room and padding lie near -1000 HU.
+    while the air of the room and padding lie near -1000 HU and run along the border.
     """
     air = hu < AIR_BELOW_HU
     inside = np.zeros_like(air)
@@ -62,14 +62,12 @@ def inner_air(hu: Volume, step: float) -> Mask:
         labels, count = ndimage.label(plane)
         if not count:
             continue
-        border = np.zeros(count + 1, bool)
-        border[np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))] = True
-        border[0] = True
-        numbers = np.arange(count + 1)
-        core = ndimage.mean(hu[z] < -950, labels, numbers)
-        area = np.bincount(labels.ravel(), minlength=count + 1) * step**2
-        lung_like = (core < 0.3) & (area > 1000)
-        keep = ~border | lung_like
+        edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        contact = np.bincount(edge, minlength=count + 1)
+        pixels = np.bincount(labels.ravel(), minlength=count + 1)
+        empty = np.bincount(labels[hu[z] < -950], minlength=count + 1) / np.maximum(1, pixels)
+        lung_like = (empty < 0.3) & (pixels * step**2 > 1000) & (contact < 0.06 * pixels)
+        keep = (contact == 0) | lung_like
         keep[0] = False
         inside[z] = keep[labels]
     return inside
@@ -137,9 +135,9 @@ def _large_aired(air: Mask, hu: Volume, step: float) -> Mask:
     labels, count = ndimage.label(air)
     if not count:
         return air
-    numbers = np.arange(count + 1)
-    ml = np.bincount(labels.ravel(), minlength=count + 1) * step**3 / 1000
-    gas = np.asarray(ndimage.mean(hu < -970, labels, numbers))
+    voxels = np.bincount(labels.ravel(), minlength=count + 1)
+    ml = voxels * step**3 / 1000
+    gas = np.bincount(labels[hu < -970], minlength=count + 1) / np.maximum(1, voxels)
     keep = (ml >= 30) & (gas < 0.6)
     keep[0] = False
     ml[~keep] = 0

@@ -21,8 +21,8 @@ def number_ribs(right: Mask, left: Mask, places: Places, canal: Path, step: floa
     """(D, H, W) uint8: 1 to 12 from the top in the ribs of both sides; 0 elsewhere and in pieces that meet none.
 
     Each rib makes one spot in the strip 38 to 55 mm beside the canal. None where the spots cannot be trusted as a
-    whole row: the first must lie near the lungs' top, whole, with some CT above it; steps between them must be even; both
-    sides must begin at about the same height. A number is then a count from the first thoracic rib: a cervical rib
+    whole row: the first must lie near the lungs' top, whole, with some CT above it; steps between them must be even;
+    both sides must begin at about the same height. A number is then a count from the first thoracic rib: a cervical rib
     would shift it, as it would a reader's count.
     """
     sides = [(side, *_spots(side, places, canal, step)) for side in (right, left)]
