@@ -50,7 +50,7 @@ class IdentifyingWords:
                 found.update(_name_parts(text) if element.VR == "PN" else _phrases(text))
         words = {word.casefold() for word in found}
         return cls(
-            inside=tuple(sorted(word for word in words if len(word) >= (4 if word.isascii() else 2))),
+            inside=tuple(sorted(word for word in words if len(word) >= (4 if word.isascii() else 1))),
             whole=tuple(sorted(word for word in words if word.isascii() and len(word) < 4 and not word.isdecimal())),
             numbers=frozenset(float(word) for word in words if word.isdecimal() and len(word) >= 5),
         )
@@ -107,7 +107,7 @@ def _texts(element: DataElement) -> list[str]:
 def _name_parts(text: str) -> set[str]:
     """Every part of a person name, of all its components and groups (PS3.5, 6.2.1)."""
     parts = set(re.split(r"[\^=\s,.]+", text))
-    return {part for part in parts if len(part) >= 2 and part.casefold() not in _TITLES}
+    return {part for part in parts if len(part) >= (2 if part.isascii() else 1) and part.casefold() not in _TITLES}
 
 
 def _phrases(text: str) -> set[str]:
