@@ -13,7 +13,8 @@ import torch
 
 from cxr_models.simulate.camera import Exposure, render_paths, subject_of
 from cxr_models.simulate.materials import Floats, attenuation
-from cxr_models.simulate.thorax import Box, Name, Reduction, Thorax
+from cxr_models.simulate.reduction import Box, Reduction
+from cxr_models.simulate.thorax import Name, Thorax
 from data_catalog.radiograph import Structure
 
 Mask = npt.NDArray[np.bool_]
