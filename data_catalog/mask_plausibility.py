@@ -2,8 +2,9 @@
 
 Lungs are darker than what surrounds them, even consolidated ones in most of their area. So the mean grey inside the
 mask is held against that in a ring around it, once as the mask lies and once flipped and shifted: where another place
-fits clearly better, the mask is not where it was drawn. Thresholds were set on 90 radiographs of COVID-19 patients
-(docs/results.md has the rates); a mask is refused only where it fits nowhere near and another place fits well.
+fits better, the mask is doubted; where it fits much better and well, the mask is refused. Thresholds were set, and the
+rates of docs/results.md measured, on the same 90 radiographs of COVID-19 patients; a refusal must also not follow from
+lungs that were whitened by half or whole.
 """
 
 from __future__ import annotations
