@@ -30,7 +30,7 @@ from flows.settings import Settings
 
 PAGE = Path(__file__).parent / "configuration.md"
 
-TOP = {"sources", "model_name", "device"}
+TOP = {"sources", "model_name", "workers", "mix_conventions", "device"}
 SHARED_LINES = {
     "RunConfig.sources": "What to read. The command line's `--source`; see below how a file writes it.",
     "PreprocessConfig.gaussian_sigma": 'Standard deviation for `denoise = "gaussian"`, in pixels of the image.',
@@ -162,7 +162,7 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
     _, _, text = (inspect.getdoc(model) or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?= {4}\S)", "\n" + text.rstrip()):
-        match = re.match(r"\s*([a-z_]+(?:, [a-z_]+)*): (.+)", entry, re.DOTALL)
+        match = re.match(r"\s*([a-z0-9_]+(?:, [a-z0-9_]+)*): (.+)", entry, re.DOTALL)
         if match:
             for name in match.group(1).split(", "):
                 found[name] = " ".join(match.group(2).split()).replace("``", "`")
