@@ -6,13 +6,14 @@ prediction, so a model never sees another kind of input than the one it was trai
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from data_catalog.collimation import field_of
 from data_catalog.geometry import Letterbox
 from data_catalog.level_image import LevelImage
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
@@ -28,6 +29,7 @@ class PreprocessConfig(BaseModel):
         size: side of the square grid, pixels; a multiple of 16.
         value_range: "unit" for [0, 1], "signed" for [-1, 1].
         percentiles: grey levels at these percentiles of the image become the ends of the range.
+        leave_out_borders: take the percentiles from inside bands of collimation and padding.
         denoise: "none", "gaussian" (``gaussian_sigma`` in input pixels) or "median" (``median_kernel`` odd, pixels).
         clahe: contrast-limited adaptive histogram equalisation (Zuiderveld 1994) before normalising.
         clahe_clip: clip limit, in multiples of the mean bin height.
@@ -39,6 +41,7 @@ class PreprocessConfig(BaseModel):
     size: int = Field(default=256, ge=32, le=2048)
     value_range: Literal["unit", "signed"] = "unit"
     percentiles: tuple[float, float] = (0.5, 99.5)
+    leave_out_borders: bool = True
     denoise: Literal["none", "gaussian", "median"] = "none"
     gaussian_sigma: float = Field(default=1.0, gt=0, le=20)
     median_kernel: int = Field(default=3, ge=3, le=5)
@@ -75,8 +78,8 @@ def preprocess(image: Radiograph | LevelImage, config: PreprocessConfig) -> npt.
     is normalised once.
     """
     if isinstance(image, LevelImage) and not (config.clahe or config.denoise != "none"):
-        ends = _ends(image.percentiles(config.percentiles, *_sampled(image.shape)))
-        normalised = image.levels.mapped(_stretched(image.shown, ends))
+        inside = _sampled(image.pixels() if config.leave_out_borders else image.levels.stored, config)
+        normalised = image.levels.mapped(_stretched(image.shown, _ends(image.percentiles(config.percentiles, *inside))))
     else:
         pixels = image.pixels() if isinstance(image, LevelImage) else np.asarray(image.pixels)
         normalised = normalise(equalise(denoise(pixels, config), config), config)
@@ -104,14 +107,18 @@ def equalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.N
 def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.float32]:
     """(H, W) float32: percentiles stretched to [0, 1] and clipped.
 
-    Percentiles come from every fourth row and column above 512 pixels a side: sixteen times fewer pixels to sort.
+    Percentiles come from inside the collimation (:func:`~data_catalog.collimation.field_of`), and from every fourth row
+    and column above 512 pixels a side: sixteen times fewer pixels to sort.
     """
-    return _stretched(pixels, _ends(np.percentile(pixels[_sampled(pixels.shape)], config.percentiles)))
+    return _stretched(pixels, _ends(np.percentile(pixels[_sampled(pixels, config)], config.percentiles)))
 
 
-def _sampled(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    step = slice(None, None, 4 if min(shape) > 512 else 1)
-    return step, step
+def _sampled(pixels: npt.NDArray[Any], config: PreprocessConfig) -> tuple[slice, slice]:
+    """Rows and columns that percentiles are taken from."""
+    height, width = pixels.shape
+    top, bottom, left, right = field_of(pixels) if config.leave_out_borders else (0, height, 0, width)
+    step = 4 if min(height, width) > 512 else 1
+    return slice(top, bottom, step), slice(left, right, step)
 
 
 def _ends(percentiles: npt.NDArray[np.float64]) -> tuple[np.float32, np.float32]:

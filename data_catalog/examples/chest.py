@@ -20,6 +20,7 @@ class Chest:
         image: (H, W) uint8, bone bright.
         lungs: "left", "right" -> (H, W) bool, heart left out.
         heart: (H, W) bool.
+        behind_heart: (H, W) bool, where lung is seen through the heart.
         clavicles: "left", "right" -> (H, W) bool.
         ribs: "left_1" .. "right_10" -> (N, 2) float polygon of (x, y) pixels.
         nodule: (row, column, diameter in pixels), or None.
@@ -28,6 +29,7 @@ class Chest:
     image: npt.NDArray[np.uint8]
     lungs: dict[str, Mask]
     heart: Mask
+    behind_heart: Mask
     clavicles: dict[str, Mask]
     ribs: dict[str, npt.NDArray[np.float64]]
     nodule: tuple[float, float, float] | None
@@ -45,10 +47,11 @@ def draw_chest(size: int = 128, seed: int = 0, *, nodule: bool = False) -> Chest
     rows, columns = np.mgrid[0:size, 0:size] / size
     width, height, middle = rng.uniform(0.13, 0.16), rng.uniform(0.27, 0.32), rng.uniform(0.44, 0.5)
     heart = _ellipse(rows, columns, 0.62, 0.53, rng.uniform(0.12, 0.15), rng.uniform(0.12, 0.15))
-    lungs = {
-        side: _ellipse(rows, columns, middle, 0.5 + sign * rng.uniform(0.18, 0.21), height, width) & ~heart
+    fields = {
+        side: _ellipse(rows, columns, middle, 0.5 + sign * rng.uniform(0.18, 0.21), height, width)
         for side, sign in (("right", -1), ("left", 1))
     }
+    lungs = {side: field & ~heart for side, field in fields.items()}
     ribs = {
         f"{side}_{number + 1}": _rib(sign, number, size, rng)
         for side, sign in (("right", -1), ("left", 1))
@@ -73,7 +76,9 @@ def draw_chest(size: int = 128, seed: int = 0, *, nodule: bool = False) -> Chest
     texture = rng.normal(size=(12, 12)).astype(np.float32)
     image += 0.03 * cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC)
     image += rng.normal(0, 0.008, image.shape)
-    return Chest((np.clip(image, 0, 1) * 255).round().astype(np.uint8), lungs, heart, clavicles, ribs, place)
+    behind = heart & (fields["left"] | fields["right"])
+    grey = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    return Chest(grey, lungs, heart, behind, clavicles, ribs, place)
 
 
 def _ellipse(

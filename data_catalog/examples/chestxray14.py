@@ -26,7 +26,7 @@ COLUMNS = {
 Each of the two names in brackets is split by its own comma: there are 11 columns.
 """
 BOX_COLUMNS = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-LABELS = ("No Finding", "Nodule", "Cardiomegaly|Emphysema", "Mass", "Infiltration", "Mass|Nodule")
+LABELS = ("No Finding", "Nodule", "Cardiomegaly|Emphysema", "Mass|Nodule", "Mass", "Infiltration")
 SIDE = 256
 SIZES = ((2682, 2749, 0.143), (2992, 2991, 0.168), (2500, 2048, 0.171))
 """Columns, rows and spacing in mm of originals."""

@@ -28,7 +28,7 @@ def build(folder: Path, images: int = 8, seed: int = 0) -> Path:
     for number in range(images):
         chest = draw_chest(192 + 32 * (number % 3), 1000 * seed + number)
         # the convention of V7: lung seen through the heart belongs to the lung
-        mask = (chest.lungs["left"] | chest.lungs["right"] | chest.heart).astype(np.uint8) * 255
+        mask = (chest.lungs["left"] | chest.lungs["right"] | chest.behind_heart).astype(np.uint8) * 255
         unsure = number % 3 == 2
         if unsure:
             mask[:6] = 127
