@@ -29,6 +29,13 @@ class Board(StrEnum):
     charuco = "charuco"
 
 
+class White(StrEnum):
+    """What is white."""
+
+    box = "box"
+    film = "film"
+
+
 class ToneName(StrEnum):
     """What grey levels mean."""
 
@@ -103,6 +110,9 @@ def film(
     tone: Annotated[
         ToneName, typer.Option(help="Grey levels: as a display shows the film, its transmission, or its density.")
     ] = ToneName.displayed,
+    white: Annotated[White, typer.Option(help="What is white: the open light box, or the film's brightest part.")] = (
+        White.box
+    ),
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,7 +127,7 @@ def film(
 
     with reporting_errors(as_json):
         try:
-            config = FilmConfig(width_mm=width_mm, height_mm=height_mm, tone=tone.value)
+            config = FilmConfig(width_mm=width_mm, height_mm=height_mm, white=white.value, tone=tone.value)
         except ValidationError as error:
             raise UsageError(f"Expected a film of 20 to 1000 mm, but got {error.errors()[0]['input']!r}.") from error
         if out.suffix.lower() == ".json":

@@ -15,12 +15,15 @@ from data_catalog.calibration.camera import Camera
 from data_catalog.calibration.flat_field import FlatField
 from data_catalog.calibration.outline import find_outline
 from data_catalog.calibration.photograph import CalibrationError, Photograph, light_of
+from data_catalog.calibration.sharpness import restored
 from data_catalog.calibration.sides import Quadrilateral, refine
 from data_catalog.calibration.view import StraightView
 from data_catalog.image_header import MAX_SIDE
 
 LOOKED_AT = 1000
 """The film is looked for on a copy of this size."""
+WHITEST = 99.9
+"""Percentile of the film that counts as its brightest part."""
 FORMAT_TOLERANCE = 0.06
 """A film whose proportions differ from those stated by more is another one, or was photographed too obliquely."""
 
@@ -34,6 +37,8 @@ class FilmConfig(BaseModel):
     Attributes:
         width_mm: of the film as viewers show the photograph; None where unknown.
         height_mm: likewise. One of the two is enough: the other follows from the picture.
+        white: what is white: the open light box ("box"), or the brightest part of the film ("film"): as much as its
+            base lets through.
         tone: what grey levels mean. "displayed": the sRGB value of the share of light that the film lets through, as
             the photograph of a perfectly even light box would hold it. "transmission": that share itself.
             "density": optical density, -log10 of it.
@@ -43,6 +48,7 @@ class FilmConfig(BaseModel):
 
     width_mm: float | None = Field(default=None, ge=20, le=1000)
     height_mm: float | None = Field(default=None, ge=20, le=1000)
+    white: Literal["box", "film"] = "box"
     tone: Tone = "displayed"
 
 
@@ -91,7 +97,12 @@ def rectify_film(
     elif camera.image_size != photo.size:
         notes.append("the photograph is a scaled copy: the camera's geometry was scaled with it")
     small, scale = view.reduced(light, LOOKED_AT)
-    outline = find_outline(small, slack=2.0 if camera else 5.0)
+    try:
+        outline = find_outline(small, slack=2.0 if camera else 5.0)
+    except CalibrationError as error:
+        saturated = float((light > flat_field.SATURATED).mean())
+        hint = f" {saturated:.0%} of the photograph is overexposed: expose less." if saturated > 0.1 else ""
+        raise CalibrationError(f"{error}{hint}") from error
     if not outline.bright_outside:
         notes.append("no light was found around the film: the bright area in dark surroundings was taken for the film")
     quadrilateral = refine(light, view, outline, scale)
@@ -103,12 +114,29 @@ def rectify_film(
     border = np.stack(view.to_photo(*_border(quadrilateral.corners)), axis=1)
     field = flat_field.from_surround(light, border) if flat is None else flat_field.from_photograph(flat, light, border)
     _note_light(field, notes)
-    transmission = view.sampled(light, x, y) / np.maximum(field.at(*view.to_photo(x, y)), 1e-4)
+    share = view.sampled(light, x, y) / np.maximum(field.at(*view.to_photo(x, y)), 1e-4)
+    transmission = np.maximum(restored(share.astype(np.float32)), 0)
+    transmission /= np.float32(_white(transmission, config, notes))
     corners = np.stack(view.to_photo(quadrilateral.corners[:, 0], quadrilateral.corners[:, 1]), axis=1)
     return RectifiedFilm(
-        as_shown(np.maximum(transmission, 0).astype(np.float32), photo.orientation),
+        as_shown(transmission, photo.orientation),
         np.asarray(corners, np.float64), size_mm, quadrilateral, field, tuple(notes),
     )  # fmt: skip
+
+
+def _white(transmission: npt.NDArray[np.float32], config: FilmConfig, notes: list[str]) -> float:
+    """The share of the light box's light that becomes white.
+
+    A film is never brighter than the light box. Where the picture says otherwise, the box is dimmer around the film
+    than behind it, or masked, and the film's brightest part is white, as where that was asked for.
+    """
+    brightest = float(np.percentile(transmission, WHITEST))
+    if config.white == "film":
+        return max(brightest, 1e-3)
+    if brightest > 1.03:
+        notes.append("the film is brighter than the light box around it: its brightest part is taken for white")
+        return brightest
+    return 1.0
 
 
 def as_shown(pixels: npt.NDArray[np.float32], orientation: int) -> npt.NDArray[np.float32]:

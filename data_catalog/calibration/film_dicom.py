@@ -88,6 +88,7 @@ def film_record(film: RectifiedFilm, photo: Photograph, config: FilmConfig, came
             "residual": round(film.flat.residual, 4), "saturated": round(film.flat.saturated, 4),
         },
         "tone": config.tone,
+        "white": config.white,
         "notes": list(film.notes),
     }  # fmt: skip
 
@@ -158,7 +159,10 @@ def _derivation(film: RectifiedFilm, config: FilmConfig, camera: Camera | None) 
         "transmission": "grey is transmission",
         "density": "stored value is 1000 times optical density",
     }[config.tone]
-    return f"Photographed film: {lens}; rectified from its four corners; {even}; {grey}, 1 is the open light box"
+    return (
+        f"Photographed film: {lens}; rectified from its four corners; {even}; sharpness restored (Wiener filter); "
+        f"{grey}, 1 is {'the open light box' if config.white == 'box' else 'the brightest part of the film'}"
+    )
 
 
 def _texts(parts: tuple[Any, ...]) -> list[str]:

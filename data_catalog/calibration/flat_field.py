@@ -15,7 +15,7 @@ SIDE = 400
 SATURATED = 0.985
 NEAR = 0.05
 """Half the width of the band around the film that is looked at first, as a share of the film's side."""
-SAME_LIGHT = 0.3
+SAME_LIGHT = 0.12
 """Log light this far from the fit is no light box: a frame, a hand, the room."""
 
 Array = npt.NDArray[np.floating]

@@ -19,7 +19,7 @@ from data_catalog.calibration.photograph import CalibrationError
 
 DARKEST = 0.03
 """Added to the light before its logarithm: what lies below is room, and noise."""
-LEAST_SLOPE = 0.012
+LEAST_SLOPE = 0.005
 """Change of log light per pixel of the reduced copy at an edge."""
 LINES_PER_SIDE = 14
 LARGEST_TURN_DEG = 45

@@ -15,7 +15,7 @@ from data_catalog.calibration.view import StraightView
 PROFILES = 200
 MARGIN = 0.02
 """Share of a side left out at each end: corners are rounded."""
-LEAST_CHANGE = 0.04
+LEAST_CHANGE = 0.02
 """Change of light across an edge that is used, as a share of the brighter side."""
 STEEP = 0.4
 """Share of the steepest slope along a line across that another place on it may be the side with."""
