@@ -35,7 +35,7 @@ COLOURS = {
     Structure.HEART: (180, 105, 255), Structure.CLAVICLE: (0, 215, 255),
 }  # fmt: skip
 """BGR. Other structures are grey."""
-KINDS = sorted(set(SOURCES) - {"phantom"})
+KINDS = sorted(set(SOURCES) - {"phantom", "covid-v7"})  # covid-v7 has the layout of pairs
 
 
 def picture_of(kind: str, work: Path) -> Picture:
