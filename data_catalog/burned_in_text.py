@@ -21,17 +21,18 @@ letters are looked for."""
 MIN_HEIGHT_PX, MIN_HEIGHT, MAX_HEIGHT = 6, 0.0035, 0.06
 """Letters: least height in pixels, least and greatest as a share of the longer side."""
 MIN_LETTERS = 3
+STROKE_SHARES = (110, 60)
+"""The longer side over these is the width from which a stroke is none: for slender letters, for bold ones."""
 WHITE, BLACK = 250, 5
 """Grey levels of 255 from which, and down to which, letters count as white and black."""
 CONTRAST, CONTRAST_OF_GREY = 28, 60
 """Grey levels (of 255) between a stroke and what is about it: for white and black letters, for others."""
-SMALL, BLUR = 14, 40
+SMALL, BLUR = 17, 40
 """Lower letters, in pixels, have strokes thinner than a pixel: their levels differ by up to so much."""
 SHARPNESS = 0.6
 """Share of a letter's contrast that its edge rises by within two pixels."""
-
 CLUTTER = 0.04
-"""Share of a line's box that may be taken by other strokes of half its contrast."""
+"""Share of the room between a line's letters that other strokes may take."""
 
 Grey8 = npt.NDArray[np.uint8]
 
@@ -61,21 +62,26 @@ def text_boxes(pixels: npt.NDArray[np.float32]) -> list[Box]:
         one box for each line, wide enough for the blur of its edges; inside the image.
     """
     grey = np.asarray(cv2.convertScaleAbs(pixels, alpha=255.0), np.uint8)
-    size = max(5, max(grey.shape) // 110) | 1
-    kernel = np.ones((size, size), np.uint8)
     edges = np.asarray(cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)), np.uint8)
     boxes: list[Box] = []
     for operation, extreme in ((cv2.MORPH_TOPHAT, grey >= WHITE), (cv2.MORPH_BLACKHAT, grey <= BLACK)):
-        strokes = np.asarray(cv2.morphologyEx(grey, operation, kernel), np.uint8)
-        # White and black letters are looked for alone first: in texture, other levels would join them up.
-        for layer in (extreme & (strokes >= CONTRAST), strokes >= CONTRAST_OF_GREY):
-            binary = _border_only(layer)
-            glyphs = _glyphs(grey, strokes, edges, binary)
-            for line in _lines(glyphs):
-                box = _box(glyphs, line, grey.shape)
-                if _near_border(box, grey.shape) and _stands_out(glyphs, line, binary):
-                    boxes.append(_grown(box, binary))
+        for share in STROKE_SHARES:
+            size = max(5, max(grey.shape) // share) | 1
+            strokes = np.asarray(cv2.morphologyEx(grey, operation, np.ones((size, size), np.uint8)), np.uint8)
+            # White and black letters are looked for alone first: in texture, other levels would join them up.
+            layers = (extreme & (strokes >= CONTRAST), strokes >= CONTRAST_OF_GREY)
+            boxes += [box for layer in layers for box in _boxes_of(grey, strokes, edges, _border_only(layer))]
     return _merged(boxes)
+
+
+def _boxes_of(grey: Grey8, strokes: Grey8, edges: Grey8, binary: Grey8) -> list[Box]:
+    glyphs = _glyphs(grey, strokes, edges, binary)
+    boxes = []
+    for line in _lines(glyphs):
+        box = _box(glyphs, line, grey.shape)
+        if _near_border(box, grey.shape) and _stands_out(glyphs, line, binary):
+            boxes.append(_grown(box, binary))
+    return boxes
 
 
 def _border_only(layer: npt.NDArray[np.bool_]) -> Grey8:
@@ -203,20 +209,25 @@ def _box(glyphs: _Glyphs, line: npt.NDArray[np.int64], shape: tuple[int, ...]) -
 
 
 def _grown(box: Box, binary: Grey8) -> Box:
-    """``box`` with what goes on in its row on either side: short words, and letters that are in two pieces."""
+    """``box`` with what goes on in its row on either side: short words, and letters that are in two pieces.
+
+    It stops at a stroke that leaves the row: wires and edges do, letters do not.
+    """
     row, column, height, width = box
     inked = binary[row : row + height].sum(axis=0, dtype=np.int64) >= 2
+    leaves = np.zeros(binary.shape[1], bool)
+    for edge in ([row] if row else []) + ([row + height - 1] if row + height < len(binary) else []):
+        leaves |= binary[edge].astype(bool)
     gap, furthest = 0.7 * height, 3 * height  # the box is twice as high as its letters
     left, right = column, column + width
-    for near in np.flatnonzero(inked[max(column - furthest, 0) : column])[::-1] + max(column - furthest, 0):
-        if left - near > gap:
+    for near in range(column - 1, max(column - furthest, 0) - 1, -1):
+        if leaves[near] or left - near > gap:
             break
-        left = int(near) - 2
-    for near in np.flatnonzero(inked[right : right + furthest]) + column + width:
-        if near - right > gap:
+        left = max(near - 2, 0) if inked[near] else left
+    for near in range(column + width, min(column + width + furthest, binary.shape[1])):
+        if leaves[near] or near - right > gap:
             break
-        right = int(near) + 3
-    left, right = max(left, 0), min(right, binary.shape[1])
+        right = min(near + 3, binary.shape[1]) if inked[near] else right
     return row, left, height, right - left
 
 
