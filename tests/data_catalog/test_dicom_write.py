@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, SecondaryCaptureImageStorage
 
+from data_catalog.deidentify import Deidentifier
 from data_catalog.dicom_read import read_dicom
 from data_catalog.dicom_write import Converted, convert_to_dicom, derived_uid, patient_id_of
 from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample
+from data_catalog.pseudonyms import Pseudonyms
 from data_catalog.radiograph import Radiograph
 from data_catalog.reading import read_radiograph
 from data_catalog.refusals import Reason, Refusal
@@ -119,12 +121,52 @@ def test_phantom_becomes_digital_x_ray(tmp_path):
     assert converted.radiograph.flags == ()
 
 
-def test_dicom_is_not_rewritten(tmp_path, make_dicom):
+def test_without_a_deidentifier_dicom_is_not_rewritten(tmp_path, make_dicom):
     path = make_dicom(tmp_path / "in" / "a.dcm", WindowCenter="2048", WindowWidth="4096")
     converted = convert_to_dicom(sample_of(path, "dicom"), tmp_path / "out")
     assert converted.path == path
     assert not (tmp_path / "out").exists()
     same(read_dicom(path), converted.radiograph)
+
+
+DEIDENTIFIER = Deidentifier(Pseudonyms(bytes(range(32))))
+
+
+def test_dicom_is_written_under_pseudonyms(tmp_path, make_dicom):
+    path = make_dicom(tmp_path / "in" / "a.dcm", WindowCenter="2048", WindowWidth="4096", ImagerPixelSpacing=[0.2, 0.2])
+    converted = convert_to_dicom(sample_of(path, "dicom"), tmp_path / "out", DEIDENTIFIER)
+    assert converted.path == tmp_path / "out" / f"{converted.sop_instance_uid}.dcm"
+    before, after = dcmread(path), dcmread(converted.path)
+    assert after.PatientID == DEIDENTIFIER.pseudonyms.patient("pairs/226")
+    assert after.PixelData == before.PixelData
+    assert converted.actions["U"] == 3
+    same(read_dicom(converted.path), converted.radiograph)
+    np.testing.assert_array_equal(read_dicom(path).pixels, converted.radiograph.pixels)
+
+
+def test_a_view_that_a_description_states_is_kept(tmp_path, make_dicom):
+    path = make_dicom(tmp_path / "a.dcm", ViewPosition=None, SeriesDescription="Chest PA of Mr Smith")
+    converted = convert_to_dicom(sample_of(path, "dicom"), tmp_path / "out", DEIDENTIFIER)
+    assert converted.radiograph.view == read_dicom(path).view
+    same(read_dicom(converted.path), converted.radiograph)
+    assert b"Smith" not in converted.path.read_bytes()
+
+
+def test_pictures_and_phantoms_get_pseudonyms(picture, tmp_path):
+    stored = np.random.default_rng(0).integers(0, 4096, (80, 90), dtype=np.uint16)
+    for sample in (picture, phantom_sample(tmp_path / "p.png", stored)):
+        plain = convert_to_dicom(sample, tmp_path / "plain")
+        converted = convert_to_dicom(sample, tmp_path / "out", DEIDENTIFIER)
+        ds, old = dcmread(converted.path), dcmread(plain.path)
+        assert ds.PatientID == ds.PatientName == DEIDENTIFIER.pseudonyms.patient(sample.patient_id)
+        assert ds.PatientIdentityRemoved == "YES"
+        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            assert ds[keyword].value == DEIDENTIFIER.pseudonyms.uid(old[keyword].value)
+        np.testing.assert_array_equal(ds.pixel_array, old.pixel_array)
+        same(read_dicom(converted.path), converted.radiograph)
+        assert converted.radiograph.spacing == plain.radiograph.spacing
+        again = convert_to_dicom(sample, tmp_path / "again", DEIDENTIFIER)
+        assert again.path.read_bytes() == converted.path.read_bytes()
 
 
 def test_converting_twice_gives_the_same_bytes(picture, tmp_path):
@@ -191,3 +233,4 @@ def test_dciodvfy_finds_no_errors(picture, tmp_path, make_chest_image):
         phantom_sample(tmp_path / "q.png", stored, kvp=None, exposure_mas=None, view="AP"),
     ):
         assert validator_errors(convert_to_dicom(sample, tmp_path)) == []
+        assert validator_errors(convert_to_dicom(sample, tmp_path, DEIDENTIFIER)) == []

@@ -49,6 +49,13 @@ def test_two_dask_workers_make_what_threads_make(prefect_api, plan, tmp_path):
     assert again.prepared == dask.prepared
     assert again.steps == {"convert-shard": {"ran": 0, "cached": 3}, "preprocess-shard": {"ran": 0, "cached": 3}}
 
+    names = {path.name for shard in dask.converted for path in Path(shard.folder).rglob("*.dcm")}
+    (tmp_path / "deidentification.key").write_bytes(bytes(32))  # other pseudonyms, so other files; the same arrays
+    anew = prepared(plan, tmp_path / "dask", "threads:2")
+    assert anew.steps["convert-shard"] == {"ran": 3, "cached": 0}
+    assert [shard.digest for shard in anew.prepared] == [shard.digest for shard in dask.prepared]
+    assert not names & {path.name for shard in anew.converted for path in Path(shard.folder).rglob("*.dcm")}
+
 
 def test_workers_name_a_runner():
     assert isinstance(task_runner("threads"), ThreadPoolTaskRunner)
