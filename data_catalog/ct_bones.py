@@ -64,8 +64,8 @@ class Places:
         depth, height, width = lungs.shape
         level, row, column = (np.arange(n, dtype=np.float32) for n in (depth, height, width))
         occupied = np.flatnonzero(lungs.any(axis=(1, 2)))
-        filled = lungs.any(axis=2)
-        front = np.where(filled.any(axis=1), filled.argmax(axis=1), height)
+        filled = np.asarray(np.any(lungs, axis=2))
+        front = np.where(np.any(filled, axis=1), np.argmax(filled, axis=1), height)
         front = np.minimum.accumulate(front[::-1])[::-1]
         return cls(
             away=distance_mm(lungs, step),
@@ -190,9 +190,10 @@ def _seeds(bone: Mask, places: Places) -> Labels:
     beside_spine = (beside < 42) & (places.behind > -25) & (places.share > 0.05) & (places.below_top > 0)
     near = bone & ((places.away <= 10) | beside_spine) & ~over_the_lungs
     far = bone & (places.away > 22) & (places.share > 0.35)
-    clavicular = (far & (places.behind < -25) & (places.below_top < 40)) | (bone & over_the_lungs)
-    scapular = far & (places.behind >= -60) & (beside > 50) & ~clavicular
-    seeds[far & ~near] = Bone.OTHER
+    shoulder = (far & (places.behind < -25) & (places.below_top < 40)) | (bone & over_the_lungs)
+    clavicular = shoulder & (beside > 15) & (beside < 115)  # not the neck's vessels, nor the head of the humerus
+    scapular = far & (places.behind >= -60) & (beside > 50) & ~shoulder
+    seeds[(far & ~near) | shoulder] = Bone.OTHER
     for mask, right, left in (
         (near, Bone.RIB_RIGHT, Bone.RIB_LEFT),
         (clavicular, Bone.CLAVICLE_RIGHT, Bone.CLAVICLE_LEFT),

@@ -193,10 +193,10 @@ def body_middle(hu: Volume) -> float:
 
 
 def _closed(lung: Mask, step: float) -> Mask:
-    """``lung`` with its vessels, nodules and airways: closed with a ball of 8 mm, holes filled."""
+    """``lung`` with its vessels, nodules and airways: closed with a ball of 10 mm, holes filled."""
     if not lung.any():
         return lung
-    radius = 8 / step
+    radius = 10 / step
     margin = int(np.ceil(radius)) + 1
     box = tuple(slice(int(indices.min()), int(indices.max()) + 1) for indices in np.nonzero(lung))
     padded = np.pad(lung[box], margin)

@@ -75,6 +75,8 @@ def draw(contrast: float = 0, couch: bool = False) -> Drawn:
     hu[np.broadcast_to(trachea, SHAPE)] = -990
     nodule = (x + 60) ** 2 + y**2 + (z - 20) ** 2 < 9**2
     hu[nodule] = 40
+    pleural = ((x - 98) ** 2 + y**2 + z**2 < 9**2) & lungs  # at the inside of the left chest wall
+    hu[pleural] = 40
     if couch:
         hu[:, -2:] = 300
     hu += np.random.default_rng(4).normal(0, 12, SHAPE)
@@ -82,7 +84,7 @@ def draw(contrast: float = 0, couch: bool = False) -> Drawn:
     masks = {
         "right": lungs & (x < 0), "left": lungs & (x > 0), "rib": ribs & skin, "spine": spine, "sternum": sternum,
         "blade": blade & skin, "collar": collar & skin, "heart": heart & ~lungs & ~nodule, "trachea": trachea,
-        "nodule": nodule,
+        "nodule": nodule, "pleural": pleural,
     }  # fmt: skip
     return Drawn(hu.round().astype(np.int16), {k: np.broadcast_to(v, SHAPE) for k, v in masks.items()})
 
@@ -125,9 +127,10 @@ def test_a_drawn_thorax_is_labelled(plain, labelled):
     assert_anatomy(plain, *labelled)
 
 
-def test_a_nodule_belongs_to_its_lung_and_the_trachea_to_none(plain, labelled):
+def test_nodules_belong_to_their_lung_and_the_trachea_to_none(plain, labelled):
     lungs = mask_of(*labelled, Structure.LUNG)
     assert lungs[plain.masks["nodule"]].mean() > 0.95
+    assert lungs[plain.masks["pleural"]].mean() > 0.4  # the half at the wall is beyond the closing
     assert lungs[plain.masks["trachea"]].mean() < 0.05
     assert mask_of(*labelled, Structure.TRACHEA)[plain.masks["trachea"]].mean() > 0.8
 
