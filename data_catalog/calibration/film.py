@@ -22,6 +22,8 @@ from data_catalog.image_header import MAX_SIDE
 
 LOOKED_AT = 1000
 """The film is looked for on a copy of this size."""
+RIM_PX = 2.0
+"""Light from around the film is blurred into its outermost pixels: there, the next ones are shown instead."""
 WHITEST = 99.9
 """Percentile of the film that counts as its brightest part."""
 FORMAT_TOLERANCE = 0.06
@@ -200,6 +202,7 @@ def _grid(corners: Array, aspect: float) -> tuple[Array, Array]:
     source = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32)
     homography = cv2.getPerspectiveTransform(source, corners.astype(np.float32)).astype(np.float64)
     v, u = np.mgrid[0:rows, 0:columns] + 0.5
+    u, v = np.clip(u, RIM_PX, columns - RIM_PX), np.clip(v, RIM_PX, rows - RIM_PX)
     depth = homography[2, 0] * u + homography[2, 1] * v + homography[2, 2]
     return (
         (homography[0, 0] * u + homography[0, 1] * v + homography[0, 2]) / depth,

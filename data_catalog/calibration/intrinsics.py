@@ -23,7 +23,7 @@ SMALLEST_TILT_DEG = 12.0
 LARGEST_FOCAL_STD = 0.005
 """Relative: beyond this the photographs do not determine the focal length to half a percent."""
 LARGEST_RMS_PX = 2.0
-LAYOUT_PHOTOS = 4
+LAYOUT_PHOTOS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,26 +65,26 @@ def calibrate_camera(
     seen = _boards_in(paths, spec, left_out, on_photo)
     _check_enough(len(seen), left_out)
     fit = _fitted(seen)
-    worst = max(3 * float(np.median(fit.per_photo)), 0.5)
-    if (fit.per_photo > worst).any():
-        for item, error in zip(seen, fit.per_photo, strict=True):
-            if error > worst:
-                reason = f"fits badly: {error:.2f} px, against {np.median(fit.per_photo):.2f} px of the others"
-                left_out.append(PhotoLeftOut(name=item.path.name, sha256=item.sha256, reason=reason))
-        seen = [item for item, error in zip(seen, fit.per_photo, strict=True) if error <= worst]
+    while fit.per_photo.max() > max(3 * float(np.median(fit.per_photo)), 0.5):
+        worst = int(fit.per_photo.argmax())
+        item = seen.pop(worst)  # one at a time: a bad photograph makes good ones fit worse
+        reason = f"fits badly: {fit.per_photo[worst]:.2f} px, against {np.median(fit.per_photo):.2f} px of the others"
+        left_out.append(PhotoLeftOut(name=item.path.name, sha256=item.sha256, reason=reason))
         _check_enough(len(seen), left_out)
         fit = _fitted(seen)
-    tilt = _largest_tilt(fit.rotations)
-    _check_fit(fit, tilt)
-    width, height = seen[0].size
+    _check_fit(fit)
+    return _record(seen, fit, spec, left_out)
+
+
+def _record(seen: Sequence[_Seen], fit: _Fit, spec: BoardSpec, left_out: Sequence[PhotoLeftOut]) -> Camera:
     return Camera(
-        image_size=(width, height),
+        image_size=seen[0].size,
         matrix=tuple(tuple(float(value) for value in row) for row in fit.matrix),  # type: ignore[arg-type]
         distortion=tuple(float(value) for value in fit.distortion),  # type: ignore[arg-type]
         rms_px=fit.rms,
         focal_std_px=fit.focal_std,
         coverage=_coverage(seen),
-        tilt_deg=tilt,
+        tilt_deg=_largest_tilt(fit.rotations),
         board=spec,
         photos=tuple(
             PhotoUsed(
@@ -202,11 +202,12 @@ _TOO_ALIKE = (
 )
 
 
-def _check_fit(fit: _Fit, tilt: float) -> None:
+def _check_fit(fit: _Fit) -> None:
     focal = fit.matrix[0, 0], fit.matrix[1, 1]
     numbers = [fit.rms, *focal, *fit.focal_std]
     if not np.isfinite(numbers).all() or min(focal) <= 0:
         raise CalibrationError(_TOO_ALIKE.format(how="the fit has no finite solution"))
+    tilt = _largest_tilt(fit.rotations)
     if tilt < SMALLEST_TILT_DEG:
         raise CalibrationError(_TOO_ALIKE.format(how=f"the board is seen at angles that differ by {tilt:.0f} degrees"))
     if fit.rms > LARGEST_RMS_PX:

@@ -115,11 +115,13 @@ def _best(edges: Edges, shape: tuple[int, int], outside: bool, slack: float) -> 
     chosen, angle, corners, area = chosen[fits], angle[fits], corners[fits], area[fits]
     turned = Edges(edges.there, edges.direction if outside else edges.direction + np.float32(180))
     support = _support(turned, lines, chosen, corners, slack)
-    score = support.mean(1) + 0.5 * support.min(1) + 0.3 * area
-    score[(support.min(1) < 0.25) | (support.mean(1) < 0.5)] = -1
-    best = int(np.argmax(score))
-    if score[best] < 0:
+    mean, least = support.mean(1), support.min(1)
+    top = int(np.argmax(mean + 0.5 * least))
+    if least[top] < 0.25 or mean[top] < 0.5:
         return None
+    # A film may have a border of its own, a better seen one: of all that are well supported, the largest is the film.
+    good = (mean > max(0.5, 0.88 * mean[top])) & (least > max(0.25, 0.75 * least[top]))
+    best = int(np.argmax(np.where(good, area, 0)))
     share = tuple(float(value) for value in support[best])
     return Outline(corners[best] + middle, share, outside)  # type: ignore[arg-type]
 
