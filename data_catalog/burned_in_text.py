@@ -25,8 +25,10 @@ STROKE_SHARES = (110, 60)
 """The longer side over these is the width from which a stroke is none: for slender letters, for bold ones."""
 WHITE, BLACK = 250, 5
 """Grey levels of 255 from which, and down to which, letters count as white and black."""
-CONTRAST, CONTRAST_OF_GREY = 28, 60
-"""Grey levels (of 255) between a stroke and what is about it: for white and black letters, for others."""
+CONTRAST, CONTRASTS_OF_GREY = 28, (60, 80, 100, 130)
+"""Grey levels (of 255) between a stroke and what is about it: for white and black letters; for others, the first that
+leaves no more than :data:`TEXTURE` of the image."""
+TEXTURE = 0.006
 SMALL, BLUR = 17, 40
 """Lower letters, in pixels, have strokes thinner than a pixel: their levels differ by up to so much."""
 SHARPNESS = 0.6
@@ -69,9 +71,18 @@ def text_boxes(pixels: npt.NDArray[np.float32]) -> list[Box]:
             size = max(5, max(grey.shape) // share) | 1
             strokes = np.asarray(cv2.morphologyEx(grey, operation, np.ones((size, size), np.uint8)), np.uint8)
             # White and black letters are looked for alone first: in texture, other levels would join them up.
-            layers = (extreme & (strokes >= CONTRAST), strokes >= CONTRAST_OF_GREY)
+            layers = (extreme & (strokes >= CONTRAST), _legible(strokes))
             boxes += [box for layer in layers for box in _boxes_of(grey, strokes, edges, _border_only(layer))]
     return _merged(boxes)
+
+
+def _legible(strokes: Grey8) -> npt.NDArray[np.bool_]:
+    """Strokes of a contrast at which few are left: text that can be read stands out, texture does not."""
+    for contrast in CONTRASTS_OF_GREY:
+        layer = strokes >= contrast
+        if cv2.countNonZero(layer.view(np.uint8)) <= TEXTURE * layer.size:
+            break
+    return layer
 
 
 def _boxes_of(grey: Grey8, strokes: Grey8, edges: Grey8, binary: Grey8) -> list[Box]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_catalog.ct_anatomy import label_by_density
 from data_catalog.ct_case import CtCase
 from data_catalog.ct_dicom import CtSeries, read_series
 from data_catalog.ct_labels import read_labels
@@ -18,6 +19,9 @@ from data_catalog.lidc_consensus import find_consensus, grid_of
 from data_catalog.lidc_xml import read_lidc_xml
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal
+
+ROUGH = (Structure.STERNUM, Structure.CLAVICLE)
+"""Found by density only so that they are not called ribs: no ground truth, so they are not passed on."""
 
 Labels = tuple[npt.NDArray[np.uint16], Mapping[int, tuple[Structure, str]]]
 
@@ -57,9 +61,8 @@ def read_ct(case: CtCase) -> CtVolume:
 
 def _labels(case: CtCase, hu: npt.NDArray[np.int16], grid: Grid) -> Labels:
     if not case.labels_path:
-        from data_catalog.ct_anatomy import label_by_density
-
-        return label_by_density(hu, grid.affine)
+        labels, names = label_by_density(hu, grid.affine)
+        return labels, {label: name for label, name in names.items() if name[0] not in ROUGH}
     return read_labels(Path(case.labels_path), Path(case.structures_path) if case.structures_path else None, grid)
 
 

@@ -87,7 +87,7 @@ def plain_pixels(data: bytes | memoryview, dataset: Dataset) -> npt.NDArray[Any]
     shape = int(dataset.Rows), int(dataset.Columns)
     needed = shape[0] * shape[1] * dtype.itemsize
     if len(data) < needed:
-        raise EOFError(f"the pixel data has {len(data)} bytes, less than the {needed} of {shape[1]} x {shape[0]} pixels")
+        raise EOFError(f"the pixel data has {len(data)} bytes, less than {needed} for {shape[1]} x {shape[0]} pixels")
     return np.frombuffer(data, dtype, shape[0] * shape[1]).reshape(shape)
 
 

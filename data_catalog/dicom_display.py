@@ -108,9 +108,7 @@ def voi_values(values: Values, ds: Dataset) -> Values | None:
     return np.clip((values - low) / width, 0, 1)
 
 
-def _without_window(
-    values: Values, found: Levels, padding: npt.NDArray[np.bool_] | None, ds: Dataset
-) -> Values:
+def _without_window(values: Values, found: Levels, padding: npt.NDArray[np.bool_] | None, ds: Dataset) -> Values:
     bits = int(ds.BitsStored)
     if ds.get("ModalityLUTSequence"):
         low, high = 0.0, float(2 ** int(ds.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)

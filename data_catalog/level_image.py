@@ -96,7 +96,8 @@ def _percentiles(
     below = np.cumsum(counts)
     place = np.asarray(q, np.float64) / 100 * (below[-1] - 1)
     first = np.floor(place)
-    left, right = (values[np.searchsorted(below, at, side="right")].astype(np.float64) for at in (first, np.ceil(place)))
+    ends = (values[np.searchsorted(below, at, side="right")] for at in (first, np.ceil(place)))
+    left, right = (end.astype(np.float64) for end in ends)
     return left + (right - left) * (place - first)
 
 

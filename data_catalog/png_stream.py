@@ -38,7 +38,7 @@ def uncompressed_png(data: bytes, header: ImageHeader, path: Path) -> bytes:
     try:
         inflate = isal_zlib.decompressobj()
         raw = inflate.decompress(b"".join(packed), most)
-    except (zlib.error, IsalError) as error:
+    except (zlib.error, IsalError) as error:  # type: ignore[misc]  # isal's stub gives the class as an instance
         raise truncated(path, f"the PNG's compressed pixels are broken ({error})") from error
     if not inflate.eof or len(raw) < rows * columns * header.bits // 8:
         raise truncated(path, "the PNG's compressed pixels stop early")
