@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import Dataset
 
-from data_catalog import ct_anatomy
+from data_catalog import ct_reading
 from data_catalog.ct_case import CtCase
 from data_catalog.ct_reading import read_ct
 from data_catalog.examples.ct_chest import NAMES, SPACING, draw_thorax
@@ -130,9 +130,9 @@ def test_without_labels_they_are_found_by_density(case, thorax, monkeypatch):
     def label(hu, affine):
         np.testing.assert_array_equal(hu, np.maximum(thorax.hu, -1024))
         np.testing.assert_allclose(affine, thorax.affine, atol=1e-4)
-        return (hu < -500).astype(np.uint16), {1: (Structure.LUNG, "")}
+        return (hu < -500).astype(np.uint16), {1: (Structure.LUNG, ""), 2: (Structure.STERNUM, "")}
 
-    monkeypatch.setattr(ct_anatomy, "label_by_density", label)
+    monkeypatch.setattr(ct_reading, "label_by_density", label)
     volume = read_ct(changed(case, labels_path="", structures_path=""))
     assert dict(volume.names) == {1: (Structure.LUNG, "")}
     np.testing.assert_array_equal(volume.labels == 1, thorax.hu < -500)
@@ -258,7 +258,7 @@ def test_structures_csv_in_another_encoding_or_missing_is_refused(case):
     assert reason(case) is Reason.MANIFEST_ROW_INVALID
     assert reason(changed(case, structures_path="")) is Reason.FILE_MISSING
     Path(case.structures_path).write_bytes(b"")
-    assert reason(case) is Reason.EMPTY_FILE
+    assert reason(case) is Reason.MANIFEST_ROW_INVALID
 
 
 def test_names_without_a_word_are_left_out(case):
