@@ -2,7 +2,7 @@
 
 Action codes (E.1.1): X remove; Z empty, or a dummy; D a dummy, never empty; U a UID that is the same wherever the old
 one was. Of several, the first that the object's definition (IOD) allows. The table is held against another reading of
-the standard in ``tests/data_catalog/test_confidentiality_table.py``.
+the standard in ``tests/data_catalog/test_deidentify.py``.
 
 Not listed by tag, because they are ranges, and removed whole: private groups (odd numbers), curves (50xx) and overlays
 (60xx: data and comments in the table; what is left of an overlay without its data is removed with it).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import tempfile
@@ -28,8 +27,13 @@ def read_or_make_key(path: Path) -> bytes:
                 stream.write(secrets.token_bytes(KEY_BYTES))
                 stream.flush()
                 os.fsync(stream.fileno())
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.link(name, path)  # unlike a rename, it never replaces the key of another process
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
     key = path.read_bytes()

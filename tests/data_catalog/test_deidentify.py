@@ -338,6 +338,27 @@ def test_key_files(tmp_path):
         Deidentifier.with_key_file(path)
 
 
+def test_a_key_where_files_have_one_name_only(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    first = Deidentifier.with_key_file(tmp_path / "secret.key")
+    assert Deidentifier.with_key_file(tmp_path / "secret.key") == first
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.key"]
+
+
+def test_of_two_processes_one_makes_the_key(tmp_path, monkeypatch):
+    path, link = tmp_path / "secret.key", __import__("os").link
+
+    def other_was_first(source, target):
+        Path(target).write_bytes(bytes(32))
+        link(source, target)
+
+    monkeypatch.setattr("os.link", other_was_first)
+    assert Deidentifier.with_key_file(path).pseudonyms.key == bytes(32)
+
+
 def validator_errors(path: Path) -> set[str]:
     done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False, errors="replace")
     return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
