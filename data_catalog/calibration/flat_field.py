@@ -18,6 +18,9 @@ NEAR = 0.05
 SAME_LIGHT = 0.12
 """Log light this far from the fit is no light box: a frame, a hand, the room."""
 
+DARK = 0.1
+"""An empty light box has no place behind the film that is darker than this share of its brightest."""
+
 Array = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
@@ -72,7 +75,7 @@ def from_photograph(flat: Photograph, light: npt.NDArray[np.float32], film: Arra
     level = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.012 * max(small.shape)), np.float32)
     inside, around = _regions(small.shape, light.shape, film)
     brightest = float(np.percentile(level[inside], 95))
-    if brightest < 0.02 or float(level[inside].min()) < 0.05 * brightest:
+    if brightest < 0.02 or float(np.percentile(small[inside], 1)) < DARK * brightest:
         raise CalibrationError(
             f"{flat.path.name}: expected the empty light box where the film was, but parts of it are dark. Photograph "
             "it with nothing on it, the camera unmoved."
