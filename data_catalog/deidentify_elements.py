@@ -159,7 +159,9 @@ class ElementRules:
             return self._uids(element)
         texts = [str(value) for value in _values(element)]
         if vr in ("DS", "IS"):
-            return ("cleaned", None) if any(map(self.words.are_number, texts)) else ("K", element.value)
+            shows = element.tag.group == 0x0028  # a window of 65536 is that, whatever the patient's number
+            named = not shows and any(map(self.words.are_number, texts))
+            return ("cleaned", None) if named else ("K", element.value)
         if vr == "CS":
             return ("K", element.value) if all(map(self._is_clean_term, texts)) else ("cleaned", None)
         if tag in _EMPTIED_TEXT:

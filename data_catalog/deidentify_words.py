@@ -34,7 +34,7 @@ class IdentifyingWords:
     Attributes:
         inside: lower case; found anywhere in a text, they identify.
         whole: lower case; too short to look for inside other words.
-        numbers: as numbers, so that 00123 in a text finds 123 in an IS.
+        numbers: from 10,000, as numbers: 0077880 in a text finds 77880 in an IS. Lower ones are no sign of anybody.
     """
 
     inside: tuple[str, ...]
@@ -52,7 +52,7 @@ class IdentifyingWords:
         return cls(
             inside=tuple(sorted(word for word in words if len(word) >= (4 if word.isascii() else 1))),
             whole=tuple(sorted(word for word in words if word.isascii() and len(word) < 4 and not word.isdecimal())),
-            numbers=frozenset(float(word) for word in words if word.isdecimal() and len(word) >= 5),
+            numbers=frozenset(float(word) for word in words if word.isdecimal() and float(word) >= 10_000),
         )
 
     def are_in(self, text: str) -> bool:

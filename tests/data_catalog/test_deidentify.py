@@ -265,6 +265,15 @@ def test_a_patient_called_chest_keeps_the_body_part(tmp_path):
     assert after["Manufacturer"].is_empty
 
 
+@pytest.mark.parametrize("number", ["0001", "00001", "04096", "65536"])
+def test_a_patients_number_takes_no_setting_away(tmp_path, number):
+    ds = header("latin", "CR")
+    ds.PatientID, ds.WindowWidth, ds.KVP, ds.Exposure = number, str(int(number)), "70", number
+    after = reread(DEIDENTIFIER.deidentify(deid_corpus.write(ds, tmp_path / "a.dcm", Corpus())))
+    assert (after.WindowWidth, after.SeriesNumber, after.KVP) == (int(number), 1, 70)
+    assert after["Exposure"].is_empty == (int(number) >= 10_000)
+
+
 @pytest.mark.parametrize(
     "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless]
 )
