@@ -50,7 +50,7 @@ def test_the_main_job_runs_on(kind, tmp_path, prefect_api):
 
     rows = read_manifest(Path(summary.folder) / "manifest.parquet")
     assert {row.source for row in rows} == {source.kind for source in sources}
-    assert {row.split for row in rows} == {"train", "val", "test"}
+    assert {"train", "test"} <= {row.split for row in rows} <= {"train", "val", "test"}
     assert any(is_annotated(row, config.network.structures) for row in rows if row.source == sources[-1].kind)
     assert all(Path(row.dicom_path or "").is_file() for row in rows)
     shards = [open_shard(path.parent) for path in home.glob("store/shards/*/images.npy")]
