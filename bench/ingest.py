@@ -20,7 +20,7 @@ from _plain import read as plain_read
 from _plain import read_picture as plain_read_picture
 from _plain import write_dicom as plain_write_dicom
 
-from data_catalog.dicom_write import convert_to_dicom
+from data_catalog.dicom.write import convert_to_dicom
 from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample, sample_id_of
 from data_catalog.preprocess import PreprocessConfig, preprocess

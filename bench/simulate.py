@@ -23,9 +23,9 @@ from cxr_models.simulate.detector import take
 from cxr_models.simulate.materials import attenuation
 from cxr_models.simulate.render import render_thorax
 from cxr_models.simulate.thorax import Thorax, prepare
-from data_catalog.ct_case import CtCase
-from data_catalog.ct_reading import read_ct
-from data_catalog.ct_volume import CtVolume
+from data_catalog.ct.case import CtCase
+from data_catalog.ct.reading import read_ct
+from data_catalog.ct.volume import CtVolume
 from data_catalog.examples.ct_chest import NAMES, draw_thorax
 from data_catalog.radiograph import Structure
 from data_catalog.source import ScanContext

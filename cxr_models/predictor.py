@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from cxr_models.package import ModelCard, load_package
 from cxr_models.segmentation import on_device
-from data_catalog.geometry import Letterbox
+from data_catalog.images.geometry import Letterbox
 from data_catalog.preprocess import preprocess
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 from data_catalog.manifest import ManifestWriter, Sample
 from data_catalog.refusals import Reason, Rejected, text_of
 from data_catalog.source import ScanContext

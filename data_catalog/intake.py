@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from data_catalog.dicom_read import open_dicom_header
-from data_catalog.image_header import check_image_header, read_image_header
+from data_catalog.dicom.read import open_dicom_header
+from data_catalog.images.header import check_image_header, read_image_header
 from data_catalog.manifest import MaskFile, Sample
 from data_catalog.radiograph import Structure
 from data_catalog.reading import sniff

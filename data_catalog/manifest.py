@@ -74,7 +74,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """A mask on disk, as its source published it; :mod:`data_catalog.mask_files` reads each encoding.
+    """A mask on disk, as its source published it; :mod:`data_catalog.masks.files` reads each encoding.
 
     Several masks of one structure (left and right lung, 20 ribs) belong together: their union is the structure.
 

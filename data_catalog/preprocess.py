@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data_catalog.collimation import field_of
-from data_catalog.geometry import Letterbox
-from data_catalog.level_image import LevelImage
+from data_catalog.images.collimation import field_of
+from data_catalog.images.geometry import Letterbox
+from data_catalog.images.level_image import LevelImage
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 
 IGNORE = 255
@@ -74,8 +74,8 @@ class PreprocessConfig(BaseModel):
 def preprocess(image: Radiograph | LevelImage, config: PreprocessConfig) -> npt.NDArray[np.float32]:
     """Network input: (size, size) float32 in [0, 1] or [-1, 1]; letterbox bars hold the lowest value.
 
-    A :class:`~data_catalog.level_image.LevelImage` gives the same bits as its pixels do, in half the time: each level
-    is normalised once.
+    A :class:`~data_catalog.images.level_image.LevelImage` gives the same bits as its pixels do, in half the time: each
+    level is normalised once.
     """
     if isinstance(image, LevelImage) and not (config.clahe or config.denoise != "none"):
         inside = _sampled(image.pixels() if config.leave_out_borders else image.levels.stored, config)
@@ -107,8 +107,8 @@ def equalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.N
 def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.float32]:
     """(H, W) float32: percentiles stretched to [0, 1] and clipped.
 
-    Percentiles come from inside the collimation (:func:`~data_catalog.collimation.field_of`), and from every fourth row
-    and column above 512 pixels a side: sixteen times fewer pixels to sort.
+    Percentiles come from inside the collimation (:func:`~data_catalog.images.collimation.field_of`), and from every
+    fourth row and column above 512 pixels a side: sixteen times fewer pixels to sort.
     """
     return _stretched(pixels, _ends(np.percentile(pixels[_sampled(pixels, config)], config.percentiles)))
 

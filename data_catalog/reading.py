@@ -8,16 +8,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_catalog.acquisition import Acquisition, parse_acquisition
-from data_catalog.dicom_read import looks_like_dicom, read_dicom, read_dicom_image
+from data_catalog.dicom.acquisition import Acquisition, parse_acquisition
+from data_catalog.dicom.read import looks_like_dicom, read_dicom, read_dicom_image
 from data_catalog.digest import file_digest
-from data_catalog.image_files import Grey, read_image_file
-from data_catalog.image_header import JPEG_MAGIC, PNG_MAGIC
-from data_catalog.level_image import LevelImage
+from data_catalog.images.files import Grey, read_image_file
+from data_catalog.images.header import JPEG_MAGIC, PNG_MAGIC
+from data_catalog.images.level_image import LevelImage
+from data_catalog.images.stored_pixels import NAMED_FORMATS, StoredPixels, read_stored_pixels, stored_digest
 from data_catalog.radiograph import Radiograph
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import read_start
-from data_catalog.stored_pixels import NAMED_FORMATS, StoredPixels, read_stored_pixels, stored_digest
 
 
 def sniff(path: Path) -> Literal["png", "jpeg", "dicom"]:
@@ -47,7 +47,7 @@ def read_radiograph(
     """Read one radiograph.
 
     Image files keep their whole range: 0 is 0 and the highest level is 1. PNG and JPEG state no spacing. A "simulated"
-    one is a 16-bit PNG with the acquisition beside it. DICOM goes through :func:`~data_catalog.dicom_read.read_dicom`.
+    one is a 16-bit PNG with the acquisition beside it. DICOM goes through :func:`~data_catalog.dicom.read.read_dicom`.
 
     Args:
         path: the file.
@@ -60,8 +60,9 @@ def read_radiograph(
         pixels (H, W) float32 in [0, 1], MONOCHROME2 polarity.
 
     Raises:
-        Refusal: what :func:`~data_catalog.stored_pixels.read_stored_pixels`,
-            :func:`~data_catalog.dicom_read.read_dicom` and :func:`~data_catalog.acquisition.parse_acquisition` refuse.
+        Refusal: what :func:`~data_catalog.images.stored_pixels.read_stored_pixels`,
+            :func:`~data_catalog.dicom.read.read_dicom` and
+            :func:`~data_catalog.dicom.acquisition.parse_acquisition` refuse.
     """
     if image_format == "simulated":
         return phantom_radiograph(path, parse_acquisition(acquisition, path))[0]
@@ -93,7 +94,7 @@ def phantom_radiograph(path: Path, acquisition: Acquisition) -> tuple[Radiograph
     """The radiograph of a phantom, and its stored values: (H, W) uint16.
 
     Raises:
-        Refusal: as :func:`~data_catalog.image_files.read_image_file`; UNDECODABLE where the PNG has not 16 bits, or
+        Refusal: as :func:`~data_catalog.images.files.read_image_file`; UNDECODABLE where the PNG has not 16 bits, or
             holds values above 2^bits_stored - 1.
     """
     image = read_image_file(path, allow_sixteen_bit=True)

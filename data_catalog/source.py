@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 from data_catalog.digest_index import DigestIndex
 from data_catalog.manifest import Sample
 from data_catalog.radiograph import Structure

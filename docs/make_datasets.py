@@ -21,10 +21,10 @@ from make_images import IMAGES, Picture, write
 
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import simulate_folder
-from data_catalog.ct_case import CtCase
-from data_catalog.dicom_write import convert_to_dicom
+from data_catalog.ct.case import CtCase
+from data_catalog.dicom.write import convert_to_dicom
 from data_catalog.manifest import Sample
-from data_catalog.mask_files import is_annotated, read_masks
+from data_catalog.masks.files import is_annotated, read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.source import ScanContext
 from data_catalog.sources import SOURCES

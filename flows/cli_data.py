@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.atomic import replacing_folder
-from data_catalog.deidentify import Deidentifier
+from data_catalog.deidentification.deidentifier import Deidentifier
 from data_catalog.digest_index import DigestIndex
 from data_catalog.gather import gather
 from data_catalog.manifest import Sample, read_manifest, write_manifest
@@ -36,7 +36,7 @@ Kind = Annotated[str, typer.Argument(metavar="KIND", help="As `cxr data list` na
 @data_app.command("list")
 def list_sources(as_json: AsJson = False) -> None:
     """Every kind of data: what it gives, its terms, and how to get it."""
-    from data_catalog.published import fetchable
+    from data_catalog.downloads.published import fetchable
 
     rows = [
         {
@@ -157,7 +157,7 @@ def _converted(
     samples: list[Sample], part: Path, out: Path, deidentifier: Deidentifier
 ) -> tuple[list[Sample], list[Rejected], Counter[str]]:
     """Rows that name nobody, refusals, and counts of what was done to elements; files of refused images are removed."""
-    from data_catalog.deidentify_rows import shareable
+    from data_catalog.deidentification.rows import shareable
     from tasks.convert import convert_any
 
     rows: list[Sample] = []

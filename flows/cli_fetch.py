@@ -32,10 +32,10 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Download an open data set: resumed where it broke off, checked against the published checksums."""
-    from data_catalog.download import FetchConfig, make_client
-    from data_catalog.fetch import fetch as fetch_files
-    from data_catalog.published import BESIDES, fetchable, remote_files
-    from data_catalog.tcia import fetch_series, list_series
+    from data_catalog.downloads.download import FetchConfig, make_client
+    from data_catalog.downloads.fetch import fetch as fetch_files
+    from data_catalog.downloads.published import BESIDES, fetchable, remote_files
+    from data_catalog.downloads.tcia import fetch_series, list_series
 
     with reporting_errors(as_json):
         known = SOURCES[known_kind(kind)]

@@ -57,7 +57,7 @@ def _simulate(sources: list[str], out: Path, file: Path | None, options: dict[st
     settings = _settings(file, options)
     from cxr_models.precision import pick_device
     from cxr_models.simulate.folder import patches_of, simulate_folder
-    from data_catalog.ct_case import CtCase
+    from data_catalog.ct.case import CtCase
     from data_catalog.refusals import Rejected
     from data_catalog.source import ScanContext
     from data_catalog.sources import SOURCES

@@ -11,7 +11,7 @@ from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.training import TrainConfig
-from data_catalog.conventions import parse_mix
+from data_catalog.masks.conventions import parse_mix
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
 from data_catalog.sources import SOURCES, SourceSpec

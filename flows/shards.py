@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from data_catalog.deidentify import Deidentifier
+from data_catalog.deidentification.deidentifier import Deidentifier
 from data_catalog.digest import digest_of
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure

@@ -9,13 +9,13 @@ from pathlib import Path
 from prefect import task
 
 from data_catalog.atomic import replacing_folder
-from data_catalog.conventions import Allowed, check_conventions, conventions_of
-from data_catalog.deidentify import Deidentifier
-from data_catalog.dicom_write import convert_to_dicom
+from data_catalog.deidentification.deidentifier import Deidentifier
+from data_catalog.dicom.write import convert_to_dicom
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.mask_files import is_annotated
-from data_catalog.mask_plausibility import check_masks
+from data_catalog.masks.conventions import Allowed, check_conventions, conventions_of
+from data_catalog.masks.files import is_annotated
+from data_catalog.masks.plausibility import check_masks
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash

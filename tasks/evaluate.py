@@ -22,7 +22,7 @@ from cxr_models.predictor import Segmenter
 from data_catalog.atomic import replacing_folder
 from data_catalog.digest import source_digest
 from data_catalog.manifest import Sample, read_manifest
-from data_catalog.mask_files import read_masks
+from data_catalog.masks.files import read_masks
 from data_catalog.reading import read_radiograph
 from tasks.caching import BY_KEY
 from tasks.progress import sink

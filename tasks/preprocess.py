@@ -8,7 +8,7 @@ import numpy as np
 from prefect import task
 
 from data_catalog.manifest import read_manifest
-from data_catalog.mask_files import read_masks
+from data_catalog.masks.files import read_masks
 from data_catalog.preprocess import PreprocessConfig, encode_labels, preprocess
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_levels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 
 
 class Record(BaseModel):

@@ -9,7 +9,7 @@ from prefect import task
 
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import REJECTED, ROWS, simulate_case
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 from data_catalog.manifest import read_manifest, write_manifest
 from data_catalog.refusals import read_rejected, write_rejected
 from tasks.caching import BY_KEY

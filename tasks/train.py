@@ -17,7 +17,7 @@ from cxr_models.training import TrainConfig, TrainingData, describe, fit
 from data_catalog.atomic import replacing
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest
-from data_catalog.mask_files import is_annotated, shows
+from data_catalog.masks.files import is_annotated, shows
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
 from data_catalog.shards import open_shard

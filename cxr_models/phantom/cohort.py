@@ -26,7 +26,7 @@ from cxr_models.phantom.projection import (
 from cxr_models.simulate import camera, detector
 from data_catalog.atomic import replacing, replacing_folder
 from data_catalog.digest import digest_of, file_digest
-from data_catalog.png_write import encode_png
+from data_catalog.images.png_write import encode_png
 from data_catalog.radiograph import MaskSet, Structure
 
 COHORT_SCHEMA = "cxr-phantom/1"

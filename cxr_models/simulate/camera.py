@@ -81,7 +81,7 @@ class Exposure:
         return SOURCE_TO_DETECTOR_MM / self.patient_mm
 
     def acquisition(self, size: int, bits_stored: int) -> dict[str, Any]:
-        """What :class:`data_catalog.acquisition.Acquisition` reads, for an image of ``size`` rows and columns."""
+        """What :class:`data_catalog.dicom.acquisition.Acquisition` reads, for an image of ``size`` rows and columns."""
         spacing = round(self.field_mm / size, 5)
         return {
             "bits_stored": bits_stored,

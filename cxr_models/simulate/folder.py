@@ -22,13 +22,13 @@ from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.radiographs import SimulatedRadiograph, simulate
 from cxr_models.simulate.thorax import Thorax, prepare
 from data_catalog.atomic import replacing_folder
-from data_catalog.ct_case import CtCase
-from data_catalog.ct_reading import read_ct
-from data_catalog.ct_volume import CtVolume
+from data_catalog.ct.case import CtCase
+from data_catalog.ct.nodule_patches import list_patches, mask_path, read_patch
+from data_catalog.ct.reading import read_ct
+from data_catalog.ct.volume import CtVolume
 from data_catalog.digest import digest_of, file_digest, source_digest
+from data_catalog.images.png_write import encode_png
 from data_catalog.manifest import MaskFile, Sample, read_manifest, sample_id_of, write_manifest
-from data_catalog.nodule_patches import list_patches, mask_path, read_patch
-from data_catalog.png_write import encode_png
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.vocabulary import Convention

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from data_catalog.ct_volume import CtNodule
-from data_catalog.nodule_patches import NodulePatch
+from data_catalog.ct.nodule_patches import NodulePatch
+from data_catalog.ct.volume import CtNodule
 
 Mask = npt.NDArray[np.bool_]
 _TRIES = 40

@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from cxr_models.simulate.materials import attenuation, tables
 from cxr_models.simulate.nodules import LUNG_HU
+from data_catalog.ct.nodule_patches import NodulePatch
 from data_catalog.manifest import Lesion
-from data_catalog.nodule_patches import NodulePatch
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

@@ -17,9 +17,9 @@ from cxr_models.simulate.detector import BITS_STORED, take
 from cxr_models.simulate.nodules import insert_nodules
 from cxr_models.simulate.render import Mask, Rendered, render_thorax
 from cxr_models.simulate.thorax import Name, Thorax
-from data_catalog.ct_volume import CtNodule
+from data_catalog.ct.nodule_patches import read_patch
+from data_catalog.ct.volume import CtNodule
 from data_catalog.manifest import Lesion
-from data_catalog.nodule_patches import read_patch
 from data_catalog.radiograph import Structure
 
 

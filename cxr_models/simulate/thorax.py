@@ -24,8 +24,8 @@ from cxr_models.simulate.reduction import (
     occupied,
     reduce_labels,
 )
-from data_catalog.ct_grid import PatientGrid
-from data_catalog.ct_volume import CtNodule, CtVolume
+from data_catalog.ct.grid import PatientGrid
+from data_catalog.ct.volume import CtNodule, CtVolume
 from data_catalog.radiograph import Structure
 
 Name = tuple[Structure, str]

@@ -18,7 +18,7 @@ from data_catalog.calibration.photograph import CalibrationError, Photograph, li
 from data_catalog.calibration.sharpness import restored
 from data_catalog.calibration.sides import Quadrilateral, refine
 from data_catalog.calibration.view import StraightView
-from data_catalog.image_header import MAX_SIDE
+from data_catalog.images.header import MAX_SIDE
 
 LOOKED_AT = 1000
 """The film is looked for on a copy of this size."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data_catalog.image_header import check_size, read_image_header
+from data_catalog.images.header import check_size, read_image_header
 from data_catalog.refusals import Reason, Refusal
 from data_catalog.regular_file import read_regular
 

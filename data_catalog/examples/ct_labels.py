@@ -10,7 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 from pydicom.dataset import Dataset
 
-from data_catalog.dicom_write import derived_uid
+from data_catalog.dicom.write import derived_uid
 from data_catalog.examples.ct_chest import NAMES, SPACING, Thorax, draw_thorax
 from data_catalog.examples.lidc_idri import write_ct
 

@@ -17,7 +17,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_catalog.dicom_write import derived_uid
+from data_catalog.dicom.write import derived_uid
 from data_catalog.examples.chest import draw_chest
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEGLSLossless)

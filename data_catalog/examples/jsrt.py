@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from data_catalog.examples.chest import Chest, draw_chest
-from data_catalog.jsrt_image import HIGHEST, PIXEL_SPACING_MM, SIDE
+from data_catalog.images.jsrt import HIGHEST, PIXEL_SPACING_MM, SIDE
 
 DRAWN = 512
 """Chests are drawn at this size and each pixel is made four: masks of 1024 and 2048 pixels then agree exactly."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from data_catalog.dicom_write import derived_uid
+from data_catalog.dicom.write import derived_uid
 from data_catalog.examples.ct_chest import SHAPE, SPACING, Ellipsoid, Thorax, draw_thorax
 
 READERS = 4

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from data_catalog.examples.chest import draw_chest
-from data_catalog.rib_polygons import RIBS, part_of
+from data_catalog.masks.rib_polygons import RIBS, part_of
 
 
 def build(folder: Path, images: int = 6, seed: int = 0) -> Path:

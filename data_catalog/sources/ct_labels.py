@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_catalog.ct_case import CtCase
-from data_catalog.ct_labels import names_in_folder, read_names
+from data_catalog.ct.case import CtCase
+from data_catalog.ct.labels import names_in_folder, read_names
 from data_catalog.digest import digest_of
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected

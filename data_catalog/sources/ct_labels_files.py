@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.ct_dicom import order_slices, stack_affine
-from data_catalog.ct_labels import check_grid_of, masks_in_folder
-from data_catalog.ct_nifti import SUFFIXES, Grid, is_nifti, read_grid
-from data_catalog.ct_slice import Slice, read_slice
-from data_catalog.dicom_read import looks_like_dicom
+from data_catalog.ct.labels import check_grid_of, masks_in_folder
+from data_catalog.ct.nifti import SUFFIXES, Grid, is_nifti, read_grid
+from data_catalog.ct.series import order_slices, stack_affine
+from data_catalog.ct.slices import Slice, read_slice
+from data_catalog.dicom.read import looks_like_dicom
 from data_catalog.digest_index import DigestIndex
 from data_catalog.refusals import Refusal
 from data_catalog.regular_file import read_start

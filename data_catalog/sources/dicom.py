@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_catalog.archives import dicom_files
-from data_catalog.dicom_read import open_dicom_header
+from data_catalog.dicom.read import open_dicom_header
 from data_catalog.digest_index import DigestIndex
 from data_catalog.manifest import Sample, sample_id_of
 from data_catalog.radiograph import Structure

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_catalog.gif_masks import check_gif_header
+from data_catalog.images.jsrt import FILE_BYTES, PIXEL_SPACING_MM, SIDE, check_jsrt_file
 from data_catalog.intake import Intake, missing
-from data_catalog.jsrt_image import FILE_BYTES, PIXEL_SPACING_MM, SIDE, check_jsrt_file
 from data_catalog.manifest import Lesion, MaskFile, Sample, sample_id_of
+from data_catalog.masks.gif import check_gif_header
 from data_catalog.radiograph import Spacing, Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import CheckItem, ScanContext, Source

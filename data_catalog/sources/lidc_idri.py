@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_catalog.ct_case import CtCase
-from data_catalog.ct_dicom import order_slices, stack_affine
-from data_catalog.ct_slice import Slice
+from data_catalog.ct.case import CtCase
+from data_catalog.ct.lidc_consensus import SliceGrid, check_slices, find_consensus, grid_of
+from data_catalog.ct.lidc_radiograph import CtSize, lesions_on, sizes_by_name
+from data_catalog.ct.lidc_xml import Reading
+from data_catalog.ct.series import order_slices, stack_affine
+from data_catalog.ct.slices import Slice
 from data_catalog.digest import digest_of
-from data_catalog.lidc_consensus import SliceGrid, check_slices, find_consensus, grid_of
-from data_catalog.lidc_radiograph import CtSize, lesions_on, sizes_by_name
-from data_catalog.lidc_xml import Reading
 from data_catalog.manifest import Lesion, Sample, sample_id_of
 from data_catalog.radiograph import Spacing, Structure
 from data_catalog.refusals import Reason, Refusal, Rejected

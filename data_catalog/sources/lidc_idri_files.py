@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from data_catalog.ct_slice import Slice, open_slice
-from data_catalog.dicom_read import open_dicom_header
-from data_catalog.dicom_spacing import spacing_of
+from data_catalog.ct.lidc_xml import Reading, read_lidc_xml
+from data_catalog.ct.slices import Slice, open_slice
+from data_catalog.dicom.read import open_dicom_header
+from data_catalog.dicom.spacing import spacing_of
 from data_catalog.digest_index import DigestIndex
-from data_catalog.lidc_xml import Reading, read_lidc_xml
 from data_catalog.refusals import Reason, Refusal, Rejected
 
 KIND = "lidc-idri"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.image_files import read_mask_file
-from data_catalog.image_header import read_image_header
+from data_catalog.images.files import read_mask_file
+from data_catalog.images.header import read_image_header
 from data_catalog.intake import ImageFacts
 from data_catalog.radiograph import Spacing, Structure
 from data_catalog.refusals import Refusal

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.image_files import check_mask_header
+from data_catalog.images.files import check_mask_header
 from data_catalog.intake import ImageFacts, Intake, missing
 from data_catalog.manifest import MaskFile, Sample, sample_id_of
 from data_catalog.radiograph import Spacing, Structure

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_catalog.images.metaimage import read_meta_header
 from data_catalog.intake import Intake, missing
 from data_catalog.manifest import Lesion, Sample, sample_id_of
-from data_catalog.metaimage import read_meta_header
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import CheckItem, ScanContext, Source

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from data_catalog.dicom_read import open_dicom_header
-from data_catalog.dicom_rules import plain_words, view_of
+from data_catalog.dicom.read import open_dicom_header
+from data_catalog.dicom.rules import plain_words, view_of
 from data_catalog.digest_index import DigestIndex
-from data_catalog.image_files import check_mask_header
-from data_catalog.image_header import check_image_header, read_image_header
+from data_catalog.images.files import check_mask_header
+from data_catalog.images.header import check_image_header, read_image_header
 from data_catalog.manifest import SPLITS, MaskFile, Sample, sample_id_of
 from data_catalog.radiograph import Structure
 from data_catalog.reading import sniff

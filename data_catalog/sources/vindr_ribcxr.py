@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from data_catalog.intake import Intake, missing
 from data_catalog.manifest import MaskFile, Sample, sample_id_of
+from data_catalog.masks.rib_polygons import RIBS, RibFile, check_polygon, part_of, polygon_digest, read_rib_file
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
-from data_catalog.rib_polygons import RIBS, RibFile, check_polygon, part_of, polygon_digest, read_rib_file
 from data_catalog.source import CheckItem, ScanContext, Source
 from data_catalog.vocabulary import Convention
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import data_catalog
-from data_catalog import digest, geometry
+from data_catalog import digest
 from data_catalog.digest import digest_of, source_digest
+from data_catalog.images import geometry
 from data_catalog.preprocess import PreprocessConfig
 
 plain = st.recursive(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 from data_catalog.examples.chest import draw_chest
 from data_catalog.manifest import Sample, write_manifest
 from data_catalog.refusals import Rejected

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_catalog.acquisition import parse_acquisition
+from data_catalog.dicom.acquisition import parse_acquisition
 from data_catalog.digest import file_digest
 from data_catalog.reading import read_radiograph, sniff
 from data_catalog.refusals import Reason, Refusal

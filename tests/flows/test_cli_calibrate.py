@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data_catalog.dicom_read import read_dicom
+from data_catalog.dicom.read import read_dicom
 from flows.cli import app
 from tests.data_catalog.calibration import rendering
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from data_catalog.deidentify import Deidentifier
-from data_catalog.dicom_read import read_dicom
+from data_catalog.deidentification.deidentifier import Deidentifier
+from data_catalog.dicom.read import read_dicom
 from data_catalog.manifest import read_manifest
 from data_catalog.refusals import read_rejected
 from flows.cli_data import data_app

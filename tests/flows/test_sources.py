@@ -8,7 +8,7 @@ import pytest
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.simulate.config import SimulationConfig
 from data_catalog.manifest import read_manifest
-from data_catalog.mask_files import is_annotated
+from data_catalog.masks.files import is_annotated
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.shards import open_shard
 from data_catalog.sources import SOURCES, SourceSpec

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr_models.simulate.camera import Exposure
-from data_catalog.ct_volume import CtVolume
+from data_catalog.ct.volume import CtVolume
 from data_catalog.examples.ct_chest import NAMES, draw_thorax
 from data_catalog.radiograph import Structure
 from data_catalog.vocabulary import structure_of

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import case_key, simulate_case, simulate_folder
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 from data_catalog.digest import file_digest
 from data_catalog.examples import ct_labels
 from data_catalog.manifest import read_manifest
-from data_catalog.mask_files import read_masks
+from data_catalog.masks.files import read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.source import ScanContext

@@ -13,7 +13,7 @@ from cxr_models.simulate.nodules import insert_nodule, insert_nodules
 from cxr_models.simulate.overlay import project_nodule, projected_patch
 from cxr_models.simulate.render import render_thorax
 from cxr_models.simulate.thorax import prepare
-from data_catalog.nodule_patches import NodulePatch
+from data_catalog.ct.nodule_patches import NodulePatch
 from data_catalog.radiograph import Structure
 
 SIZE = 128
@@ -157,7 +157,7 @@ def test_no_place_and_wrong_shapes_are_refused(radiograph):
 def test_real_nodules_on_real_radiographs(shared_data):
     import cv2
 
-    from data_catalog.nodule_patches import list_patches, read_patch
+    from data_catalog.ct.nodule_patches import list_patches, read_patch
 
     row = (shared_data / "cxr-lung" / "manifest.csv").read_text().splitlines()[1].split(",")
     image = cv2.imread(str(shared_data / "cxr-lung" / row[0]), cv2.IMREAD_GRAYSCALE)
@@ -179,7 +179,7 @@ def test_real_nodules_on_real_radiographs(shared_data):
 
 
 def test_a_mask_file_of_another_size_is_refused(tmp_path):
-    from data_catalog.nodule_patches import read_patch
+    from data_catalog.ct.nodule_patches import read_patch
     from data_catalog.refusals import Reason, Refusal
 
     for name, side in (("a_dcm_0.mha", 20), ("a_seg_0.mha", 19)):

@@ -12,7 +12,7 @@ from cxr_models.simulate.detector import take
 from cxr_models.simulate.materials import attenuation
 from cxr_models.simulate.render import LEAST_MM, render_thorax
 from cxr_models.simulate.thorax import prepare
-from data_catalog.ct_volume import CtVolume
+from data_catalog.ct.volume import CtVolume
 from data_catalog.radiograph import Structure
 
 SIZE, FINE = 128, 256

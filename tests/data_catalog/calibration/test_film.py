@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from data_catalog.calibration.film import FilmConfig, as_shown, rectify_film
 from data_catalog.calibration.film_dicom import write_film
 from data_catalog.calibration.photograph import CalibrationError, light_from_srgb, read_photograph, srgb_from_light
-from data_catalog.dicom_read import read_dicom
+from data_catalog.dicom.read import read_dicom
 
 SIZE = (400.0, 400.0)
 PLAIN = FilmConfig(width_mm=400, height_mm=400, tone="transmission")

@@ -14,9 +14,9 @@ import pytest
 
 from data_catalog.examples.chest import draw_chest
 from data_catalog.examples.chestxray14 import build
-from data_catalog.image_files import read_image_file
+from data_catalog.images.files import read_image_file
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.mask_files import read_masks
+from data_catalog.masks.files import read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from data_catalog.source import ScanContext

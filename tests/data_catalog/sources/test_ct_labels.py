@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from data_catalog.ct_case import CtCase
-from data_catalog.ct_reading import read_ct
+from data_catalog.ct.case import CtCase
+from data_catalog.ct.reading import read_ct
 from data_catalog.digest_index import DigestIndex
 from data_catalog.examples.ct_labels import build
 from data_catalog.radiograph import Structure

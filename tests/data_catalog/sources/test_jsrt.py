@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_catalog.dicom_read import read_dicom
-from data_catalog.dicom_write import convert_to_dicom
+from data_catalog.dicom.read import read_dicom
+from data_catalog.dicom.write import convert_to_dicom
 from data_catalog.examples import jsrt as example
 from data_catalog.examples.chest import draw_chest
 from data_catalog.manifest import Sample
-from data_catalog.mask_files import annotation_conventions, read_masks
+from data_catalog.masks.files import annotation_conventions, read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from data_catalog.source import ScanContext

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from data_catalog.ct_case import CtCase
+from data_catalog.ct.case import CtCase
 from data_catalog.digest_index import DigestIndex
 from data_catalog.examples.ct_chest import SHAPE, SPACING, draw_thorax
 from data_catalog.examples.lidc_idri import build

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from data_catalog.dicom_read import read_dicom
-from data_catalog.dicom_write import convert_to_dicom
+from data_catalog.dicom.read import read_dicom
+from data_catalog.dicom.write import convert_to_dicom
 from data_catalog.examples.montgomery import build
 from data_catalog.intake import ImageFacts
 from data_catalog.manifest import Sample, read_manifest, write_manifest
-from data_catalog.mask_files import read_masks
-from data_catalog.mask_plausibility import check_masks
+from data_catalog.masks.files import read_masks
+from data_catalog.masks.plausibility import check_masks
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.refusals import Reason, Refusal, Rejected

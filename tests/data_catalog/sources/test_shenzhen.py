@@ -14,10 +14,10 @@ from PIL import Image
 
 from data_catalog.examples.chest import draw_chest
 from data_catalog.examples.shenzhen import build
-from data_catalog.image_files import read_image_file
+from data_catalog.images.files import read_image_file
 from data_catalog.manifest import Sample
-from data_catalog.mask_files import is_annotated, read_masks
-from data_catalog.mask_plausibility import check_masks
+from data_catalog.masks.files import is_annotated, read_masks
+from data_catalog.masks.plausibility import check_masks
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.refusals import Reason, Refusal, Rejected

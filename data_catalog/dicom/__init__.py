@@ -1,0 +1,1 @@
+"""DICOM radiographs: rules, decoding, the grayscale pipeline, spacing, and writing."""

@@ -1,0 +1,1 @@
+"""Downloads of open data sets, resumed and checked."""

@@ -1,0 +1,1 @@
+"""Masks of every encoding, how they were drawn, and whether they can be right."""
