@@ -116,6 +116,5 @@ class DigestIndex:
             self.save()
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(str(self.path), timeout=60)
-        database.execute("PRAGMA journal_mode = WAL")
-        return database
+        # Not WAL: two processes that switch a new database to it at once do not wait for each other, but fail.
+        return sqlite3.connect(str(self.path), timeout=60)
