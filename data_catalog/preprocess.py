@@ -6,14 +6,14 @@ prediction, so a model never sees another kind of input than the one it was trai
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data_catalog.images.collimation import field_of
+from data_catalog.images.collimation import Greys, field_of
 from data_catalog.images.geometry import Letterbox
 from data_catalog.images.level_image import LevelImage
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
@@ -78,7 +78,7 @@ def preprocess(image: Radiograph | LevelImage, config: PreprocessConfig) -> npt.
     level is normalised once.
     """
     if isinstance(image, LevelImage) and not (config.clahe or config.denoise != "none"):
-        inside = _sampled(image.pixels() if config.leave_out_borders else image.levels.stored, config)
+        inside = _sampled(image, config)
         normalised = image.levels.mapped(_stretched(image.shown, _ends(image.percentiles(config.percentiles, *inside))))
     else:
         pixels = image.pixels() if isinstance(image, LevelImage) else np.asarray(image.pixels)
@@ -113,7 +113,7 @@ def normalise(pixels: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.
     return _stretched(pixels, _ends(np.percentile(pixels[_sampled(pixels, config)], config.percentiles)))
 
 
-def _sampled(pixels: npt.NDArray[Any], config: PreprocessConfig) -> tuple[slice, slice]:
+def _sampled(pixels: Greys, config: PreprocessConfig) -> tuple[slice, slice]:
     """Rows and columns that percentiles are taken from."""
     height, width = pixels.shape
     top, bottom, left, right = field_of(pixels) if config.leave_out_borders else (0, height, 0, width)

@@ -7,6 +7,8 @@ well, but its edge follows the body; a band ends along a straight line, all at o
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,7 +28,18 @@ Field = tuple[int, int, int, int]
 Pixels = npt.NDArray[np.float32]
 
 
-def field_of(pixels: Pixels) -> Field:
+class Greys(Protocol):
+    """An image (H, W) of greys in [0, 1], of which only what is asked for is made."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+
+    def __getitem__(self, place: tuple[slice, slice], /) -> Pixels:
+        """The greys of some rows and columns, float32."""
+
+
+def field_of(pixels: Greys) -> Field:
     """The part of ``pixels`` inside collimation and padding: ``pixels[top:bottom, left:right]``.
 
     Bands parallel to the borders are found, black and white, one inside the other too; a field turned by more than
@@ -34,7 +47,7 @@ def field_of(pixels: Pixels) -> Field:
     a lung that is cut off would be lost.
 
     Args:
-        pixels: (H, W) float32 in [0, 1].
+        pixels: (H, W) float32 in [0, 1], or anything that gives them on demand.
 
     Returns:
         (top, bottom, left, right) in pixels; (0, H, 0, W) where there is no band.
@@ -57,18 +70,16 @@ def field_of(pixels: Pixels) -> Field:
     return field
 
 
-def _cut(pixels: Pixels, coarse: Pixels, field: Field, side: int, step: tuple[int, int]) -> Field:
+def _cut(pixels: Greys, coarse: Pixels, field: Field, side: int, step: tuple[int, int]) -> Field:
     """``field`` without the band at one side: 0 top, 1 bottom, 2 left, 3 right."""
     top, bottom, left, right = field
     inner = coarse[-(-top // step[0]) : -(-bottom // step[0]), -(-left // step[1]) : -(-right // step[1])]
-    fine = pixels[top:bottom, left:right]
-    if side >= 2:  # lines across are columns
-        inner, fine, step = inner.T, fine.T, step[::-1]
-    if side % 2:  # from the far end
-        inner, fine = inner[::-1], fine[::-1]
-    found = _band(inner)
+    across, far = side >= 2, side % 2
+    found = _band(_turned(inner, across, far))
     if found is None:
         return field
+    fine = _turned(pixels[top:bottom, left:right], across, far)
+    step = step[::-1] if across else step
     lines, level, tolerance = found
     # The last lines of the band, one by one: the first that is mostly something else is outside of it.
     start = max(0, (lines - 2) * step[0])
@@ -80,6 +91,12 @@ def _cut(pixels: Pixels, coarse: Pixels, field: Field, side: int, step: tuple[in
         (top + cut, bottom, left, right), (top, bottom - cut, left, right),
         (top, bottom, left + cut, right), (top, bottom, left, right - cut),
     )[side]  # fmt: skip
+
+
+def _turned(pixels: Pixels, across: bool, far: int) -> Pixels:
+    """``pixels`` with the lines of a side as rows, from the border inwards."""
+    lines = pixels.T if across else pixels
+    return lines[::-1] if far else lines
 
 
 def _band(inner: Pixels) -> tuple[int, float, float] | None:

@@ -133,6 +133,10 @@ class LevelImage:
         """(H, W) float32 in [0, 1]."""
         return self.levels.mapped(self.shown)
 
+    def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[np.float32]:
+        """The greys of some rows and columns: float32, as those of :meth:`pixels`."""
+        return self.levels.part(*place).mapped(self.shown)
+
     def percentiles(
         self, q: Sequence[float], rows: slice = slice(None), columns: slice = slice(None)
     ) -> npt.NDArray[np.float64]:
