@@ -15,7 +15,7 @@ from data_catalog.atomic import replacing
 from data_catalog.calibration.camera import Camera
 from data_catalog.calibration.film import FilmConfig, RectifiedFilm
 from data_catalog.calibration.photograph import Photograph, srgb_from_light
-from data_catalog.dicom.write import _add_pixels, _encoded, derived_uid
+from data_catalog.dicom.write import add_pixels, encoded, derived_uid
 from data_catalog.refusals import text_of
 
 WRITER_VERSION = "1"
@@ -51,13 +51,13 @@ def write_film(
     """
     levels, bits = stored_levels(film, config.tone)
     ds = _dataset(film, photo, config, camera)
-    _add_pixels(ds, levels, bits)
+    add_pixels(ds, levels, bits)
     if config.tone == "density":
         ds.PhotometricInterpretation = "MONOCHROME1"
         ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "OD"
     if bits > 8:
         ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = str(1 << (bits - 1)), str(1 << bits), "LINEAR"
-    data = _encoded(ds)
+    data = encoded(ds)
     with replacing(out) as part:
         part.write_bytes(data)
     record = film_record(film, photo, config, camera) | {

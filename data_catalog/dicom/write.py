@@ -100,7 +100,7 @@ def convert_to_dicom(sample: Sample, folder: Path, deidentifier: Deidentifier | 
         blanked = boxes if deidentifier.blank_text else ()
         new = deidentifier.deidentify_dataset(_with_meta(dataset), patient=sample.patient_id, boxes=blanked)
         return _deidentified(sample, radiograph, new, folder, boxes)
-    data = _encoded(dataset)
+    data = encoded(dataset)
     path = _stored(folder, str(dataset.SOPInstanceUID), data)
     radiograph = replace(
         radiograph, sha256=hashlib.sha256(data).hexdigest(), sop_instance_uid=str(dataset.SOPInstanceUID)
@@ -142,7 +142,7 @@ def _phantom(sample: Sample, source: Path) -> tuple[Dataset, Radiograph]:
     radiograph, stored = phantom_radiograph(source, acquisition)
     ds = _common(sample, DigitalXRayImageStorageForPresentation)
     add_dx(ds, acquisition)
-    _add_pixels(ds, stored, acquisition.bits_stored)
+    add_pixels(ds, stored, acquisition.bits_stored)
     return ds, radiograph
 
 
@@ -166,7 +166,7 @@ def _picture(sample: Sample, source: Path) -> tuple[Dataset, Radiograph]:
         _add_spacing(ds, sample.spacing, film=stored.film)
     if stored.bits > 8:  # VOI LUT (PS3.3 C.11.2) over all levels: reading gives them back unchanged
         ds.WindowCenter, ds.WindowWidth = str(1 << (stored.bits - 1)), str(1 << stored.bits)
-    _add_pixels(ds, stored.pixels, stored.bits)
+    add_pixels(ds, stored.pixels, stored.bits)
     flags = (*stored.flags, *(() if view else ("no_view_position",)), *(("lossy",) if stored.lossy else ()))
     flags = flags if sample.spacing else (*flags, "no_spacing")
     return ds, Radiograph(as_unit(stored.pixels, stored.bits), sample.image_sha256, None, view, "", flags)
@@ -216,7 +216,7 @@ def patient_id_of(text: str) -> str:
     return legal if legal == text and len(text) <= 64 else f"{legal[:47]}-{digest_of(text)[:16]}"
 
 
-def _add_pixels(ds: Dataset, pixels: Grey, bits: int) -> None:
+def add_pixels(ds: Dataset, pixels: Grey, bits: int) -> None:
     """Image pixel module (PS3.3 C.7.6.3): one MONOCHROME2 frame, uncompressed."""
     ds.SamplesPerPixel = 1
     ds.PhotometricInterpretation = "MONOCHROME2"
@@ -240,7 +240,7 @@ def _with_meta(ds: Dataset) -> Dataset:
     return ds
 
 
-def _encoded(ds: Dataset) -> bytes:
+def encoded(ds: Dataset) -> bytes:
     """The bytes of a DICOM file (PS3.10) with ``ds`` in it."""
     buffer = io.BytesIO()
     dcmwrite(buffer, _with_meta(ds), enforce_file_format=True)
