@@ -15,7 +15,7 @@ from data_catalog.atomic import replacing
 from data_catalog.calibration.camera import Camera
 from data_catalog.calibration.film import FilmConfig, RectifiedFilm
 from data_catalog.calibration.photograph import Photograph, srgb_from_light
-from data_catalog.dicom.write import add_pixels, encoded, derived_uid
+from data_catalog.dicom.write import add_pixels, derived_uid, encoded
 from data_catalog.refusals import text_of
 
 WRITER_VERSION = "1"
