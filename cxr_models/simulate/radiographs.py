@@ -29,7 +29,7 @@ class SimulatedRadiograph:
 
     Attributes:
         radiograph: (H, W) uint16 of 12 bits, bone bright (MONOCHROME2); the patient's left is on the right.
-        soft_tissue: the same with ribs as soft tissue; identical more than eight pixels from any rib.
+        soft_tissue: the same with ribs as soft tissue; of 512 x 512, identical more than 15 pixels from any rib's mask.
         masks: (structure, part) -> (H, W) bool; only those with a pixel.
         lesions: nodules in the field; None where nobody looked for any and none was set in.
         exposure: how it was taken.

@@ -95,7 +95,14 @@ def plain_pixels(data: bytes | memoryview, dataset: Dataset) -> npt.NDArray[Any]
 def _rle(dataset: Dataset) -> npt.NDArray[Any]:
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
     pixels = int(dataset.Rows) * int(dataset.Columns)
-    return plain_pixels(bytes(decode_frame(frame, pixels, int(dataset.BitsAllocated), "<")), dataset)
+    try:
+        data = decode_frame(frame, pixels, int(dataset.BitsAllocated), "<")
+    except BaseException as error:
+        # A damaged run is a panic in Rust, which comes up as an exception that `except Exception` does not catch.
+        if type(error).__name__ == "PanicException":
+            raise ValueError(f"a run of the RLE stream is damaged ({error})") from error
+        raise
+    return plain_pixels(bytes(data), dataset)
 
 
 def _check_jpeg_size(dataset: Dataset) -> None:

@@ -125,6 +125,7 @@ def run_deployment(api, project, out):
 
 def test_a_server_that_cannot_start_stops_the_rest(tmp_path, project):
     before = psutil.Process().children(recursive=True)  # such as the session's own server
+    handler = signal.getsignal(signal.SIGINT)
     settings = load_settings(tmp_path / "home")
     settings = settings.model_copy(update={"mlflow_tracking_uri": f"sqlite:///{tmp_path}/no-such-folder/mlflow.db"})
     (tmp_path / "no-such-folder").write_text("a file in the way")
@@ -134,7 +135,7 @@ def test_a_server_that_cannot_start_stops_the_rest(tmp_path, project):
     assert re.search(r"Expected the MLflow server to start, but it ended with exit code 1.*mlflow-server\.log", text)
     assert "Traceback" not in (tmp_path / "out").read_text().split("which ends:")[0]
     assert set(psutil.Process().children(recursive=True)) <= set(before)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_folder_without_deployments_is_an_error(tmp_path, capsys):

@@ -415,3 +415,20 @@ def test_one_image_in_three_lossless_syntaxes(shared_data, tmp_path):
     np.testing.assert_array_equal(read[0], read[1])
     np.testing.assert_array_equal(read[0], read[2])
     refused(damaged((tmp_path / "RG3_JPLL").read_bytes(), tmp_path / "broken.dcm"), Reason.UNDECODABLE)
+
+
+def test_a_damaged_run_of_rle_is_a_refusal_whatever_the_decoder_does(tmp_path, make_dicom):
+    """The decoder panics on some of these, and a panic is no ``Exception``."""
+    whole = make_dicom(tmp_path / "a.dcm", syntax=RLELossless).read_bytes()
+    start = whole.rfind(b"\xe0\x7f\x10\x00") + 90  # behind the element's header, the items and the RLE header
+    refused = 0
+    for number, change in enumerate((129, 141, 200, 254, 127, 64) * 40):
+        place = start + (number * 977) % (len(whole) - start - 20)
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(whole[:place] + bytes([change]) + whole[place + 1 :])
+        try:
+            read_dicom(path)
+        except Refusal as refusal:
+            assert refusal.reason in (Reason.UNDECODABLE, Reason.TRUNCATED)
+            refused += 1
+    assert refused > 20
