@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ SCHEMA = pa.schema(
         pa.field("sample_id", pa.string(), nullable=False),  # unique; the image's digest, shortened
         pa.field("source", pa.string(), nullable=False),  # adapter kind
         pa.field("patient_id", pa.string(), nullable=False),  # unique across sources
-        pa.field("image_path", pa.string(), nullable=False),  # absolute
+        pa.field("image_path", pa.string(), nullable=False),  # absolute, or relative to the manifest
         pa.field("image_sha256", pa.string(), nullable=False),
         pa.field("image_format", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
@@ -259,25 +260,50 @@ class ManifestWriter:
         self._waiting.clear()
 
 
-def write_manifest(samples: Iterable[Sample], path: Path) -> Path:
+def write_manifest(samples: Iterable[Sample], path: Path, *, root: Path | None = None) -> Path:
     """Write ``samples`` as Parquet, atomically.
+
+    Args:
+        samples: the rows.
+        path: the file.
+        root: the folder that the manifest will lie in, where its files lie too: paths are written relative to it, so
+            that the folder can be moved and says nothing of where it was.
 
     Raises:
         ManifestError: two rows have one ``sample_id``.
     """
     with ManifestWriter(path) as writer:
         for sample in samples:
-            writer.write(sample)
+            writer.write(sample if root is None else with_paths(sample, lambda p: str(Path(p).relative_to(root))))
     return path
 
 
+def with_paths(sample: Sample, move: Callable[[str], str]) -> Sample:
+    """``sample`` with each of its paths as ``move`` gives it."""
+
+    def moved(path: str | None) -> str | None:
+        return move(path) if path else path
+
+    return sample.with_(
+        image_path=move(sample.image_path),
+        masks=tuple(replace(mask, path=move(mask.path)) for mask in sample.masks),
+        soft_tissue_path=moved(sample.soft_tissue_path),
+        dicom_path=moved(sample.dicom_path),
+    )
+
+
 def read_manifest(path: Path) -> list[Sample]:
-    """Read and check a manifest.
+    """Read and check a manifest; relative paths in it are taken from where it lies.
 
     Raises:
         ManifestError: not a manifest, another schema version, a missing or extra column, nulls, or repeated ids.
     """
-    return samples_of(read_manifest_table(path))
+    folder = path.absolute().parent
+    rows = samples_of(read_manifest_table(path))
+    return [
+        row if os.path.isabs(row.image_path) else with_paths(row, lambda name: str(folder / name))  # noqa: PTH117
+        for row in rows
+    ]
 
 
 def read_manifest_table(path: Path) -> pa.Table:

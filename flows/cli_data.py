@@ -142,7 +142,7 @@ def convert(
             found = gather(specs, ScanContext(Path(workdir) / "unpacked"), ingested)
             with replacing_folder(out) as part:
                 rows, refused, actions = _converted(read_manifest(ingested), part, out, deidentifier)
-                write_manifest(rows, part / "manifest.parquet")
+                write_manifest(rows, part / "manifest.parquet", root=out)
         refused = [*found.rejected, *refused]
         where = out.with_name(f"{out.name}-rejected.parquet")
         write_rejected(refused, where)

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from data_catalog.ct.reading import read_ct
 from data_catalog.ct.volume import CtVolume
 from data_catalog.digest import digest_of, file_digest, source_digest
 from data_catalog.images.png_write import encode_png
-from data_catalog.manifest import MaskFile, Sample, read_manifest, sample_id_of, write_manifest
+from data_catalog.manifest import MaskFile, Sample, read_manifest, sample_id_of, with_paths, write_manifest
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.vocabulary import Convention
@@ -91,7 +91,8 @@ def simulate_case(
             for index in range(config.count):
                 seed = (config.seed, int(case.sha256[:12], 16), index)
                 radiograph = simulate(thorax, config, seed, patches)
-                samples.append(_moved(_written(radiograph, case, index, thorax, part), part, out))
+                row = _written(radiograph, case, index, thorax, part)
+                samples.append(_moved(row, part, out))
                 if on_radiograph is not None:
                     on_radiograph()
         except Refusal as refusal:
@@ -185,13 +186,7 @@ def _file_name(case: CtCase) -> str:
 
 def _moved(sample: Sample, old: Path, new: Path) -> Sample:
     """The row after its folder was moved."""
-
-    def moved(path: str) -> str:
-        return str(new / Path(path).relative_to(old))
-
-    masks = tuple(replace(mask, path=moved(mask.path)) for mask in sample.masks)
-    soft_tissue = moved(sample.soft_tissue_path) if sample.soft_tissue_path else None
-    return sample.with_(image_path=moved(sample.image_path), soft_tissue_path=soft_tissue, masks=masks)
+    return with_paths(sample, lambda path: str(new / Path(path).relative_to(old)))
 
 
 def simulate_folder(
@@ -235,7 +230,7 @@ def simulate_folder(
                         os.link(path, target)
                 samples.append(_moved(sample, folder, out))
             refused += read_rejected(folder / REJECTED)
-        write_manifest(samples, part / "manifest.parquet")
+        write_manifest(samples, part / "manifest.parquet", root=out)
         write_rejected(refused, part / REJECTED)
     shutil.rmtree(partial, ignore_errors=True)
     return SimulatedCase(tuple(samples), tuple(dict.fromkeys(refused)))

@@ -50,7 +50,7 @@ samples = st.builds(
     sample_id=text,
     source=text,
     patient_id=text,
-    image_path=text,
+    image_path=text.map("/{}".format),
     image_sha256=digest,
     image_format=st.sampled_from(FORMATS),
     licence=text,
@@ -126,3 +126,20 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
 def test_a_row_that_is_not_valid_cannot_be_made(wrong):
     with pytest.raises(ValueError, match="Expected"):
         row().with_(**wrong)
+
+
+def test_a_manifest_beside_its_files_can_be_moved(tmp_path):
+    home = tmp_path / "one"
+    mask = MaskFile(Structure.LUNG, str(home / "masks/a.png"), "b" * 64, Convention.V7)
+    row = Sample("a", "pairs", "p", str(home / "images/a.png"), "a" * 64, "png", "MIT", masks=(mask,)).with_(
+        dicom_path=str(home / "dicom/a.dcm"), soft_tissue_path=str(home / "soft_tissue/a.png")
+    )
+    write_manifest([row], home / "m.parquet", root=home)
+    assert read_manifest(home / "m.parquet") == [row]
+
+    home.rename(tmp_path / "two")
+
+    moved = read_manifest(tmp_path / "two" / "m.parquet")[0]
+    assert moved.image_path == str(tmp_path / "two/images/a.png")
+    assert moved.masks[0].path == str(tmp_path / "two/masks/a.png")
+    assert str(home).encode() not in (tmp_path / "two" / "m.parquet").read_bytes()
