@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from data_catalog.deidentification.confidentiality_table import BASIC_PROFILE, is_shifted
 from data_catalog.deidentification.dates import shifted
+from data_catalog.deidentification.lookup_tables import announced_table
 from data_catalog.deidentification.pseudonyms import Pseudonyms
 from data_catalog.deidentification.words import DEFINED_TERMS, IdentifyingWords
 from data_catalog.dicom.rules import SECONDARY_CAPTURE
@@ -50,7 +51,7 @@ _SAFE_TEXT = frozenset(
 """Text outside the table that says how the image was made or what a code means."""
 _EMPTIED_TEXT = frozenset([tag_for_keyword("PositionReferenceIndicator")])
 """Type 2 in the frame of reference module (PS3.3 C.7.4.1): its text goes, the attribute stays."""
-_SAFE_BYTES = frozenset(tag_for_keyword(keyword) for keyword in ("PixelData", "LUTData"))
+_PIXEL_DATA, _LUT_DATA = tag_for_keyword("PixelData"), tag_for_keyword("LUTData")
 _DUMMIES: dict[str, Any] = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), "ANONYMIZED"),
     **dict.fromkeys(("DS", "IS"), "0"),
@@ -83,11 +84,13 @@ class ElementRules:
     actions: Counter[str] = field(default_factory=Counter)
 
     def applied(self, ds: Dataset, *, nested: bool = False) -> Dataset:
-        """A new data set with what is left of ``ds``; PixelData is kept as it is."""
+        """A new data set with what is left of ``ds``; its PixelData is kept as it is, that of its items is not."""
         new = Dataset()
         for tag in sorted(ds.keys()):
-            action = self._removal(tag)
+            action = "unlisted" if nested and tag == _PIXEL_DATA else self._removal(tag)
             element = None if action else _readable(ds, tag)
+            if element is not None and tag == _LUT_DATA:
+                element = announced_table(ds, element)
             if element is not None:
                 action, value = self._treated(element, nested)
                 if action not in ("X", "unlisted"):
@@ -151,7 +154,7 @@ class ElementRules:
         tag, vr = int(element.tag), element.VR
         if vr == "SQ":
             return "K", [self.applied(item, nested=True) for item in element.value]
-        if vr in _NUMBERS or tag in _SAFE_BYTES:
+        if vr in _NUMBERS or tag in (_PIXEL_DATA, _LUT_DATA):
             return "K", element.value
         if vr in ("DA", "DT", "TM"):
             return self._dates(element, "unlisted")

@@ -308,6 +308,50 @@ def test_transfer_syntaxes_stay(tmp_path, syntax):
     assert read_dicom(new).spacing == read_dicom(path).spacing
 
 
+def deidentified(ds: Dataset, folder: Path, **arguments: object) -> Dataset:
+    return reread(DEIDENTIFIER.deidentify(deid_corpus.write(ds, folder / "a.dcm", Corpus()), **arguments))
+
+
+def test_pixel_data_of_an_item_goes(tmp_path):
+    ds, item, deeper = header("latin", "CR"), Dataset(), Dataset()
+    for one in (item, deeper):
+        one.add_new("PixelData", "OW", b"Yamashita^Tarou ")
+        one.CodeValue = "R-10206"
+    item.ViewModifierCodeSequence = [deeper]
+    ds.ViewCodeSequence = [item]
+    after = deidentified(ds, tmp_path)
+    kept = after.ViewCodeSequence[0]
+    assert kept.CodeValue == kept.ViewModifierCodeSequence[0].CodeValue == "R-10206"
+    assert "PixelData" not in kept
+    assert "PixelData" not in kept.ViewModifierCodeSequence[0]
+    assert after.PixelData == ds.PixelData
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "vr", "value", "kept"),
+    [
+        ([4, 0, 12], "OW", b"abcdefghTarou^Ya", b"abcdefgh"),
+        ([4, 0, 12], "US", [1, 2, 3, 4, 0x6154, 0x6F72], [1, 2, 3, 4]),
+        ([4, 0, 8], "US", [0x6154, 0x6F72, 0x7575], [0x6154, 0x6F72]),
+        ([3, 0, 8], "OW", b"abcTarou", b"abc\0"),
+        ([3, 0, 8], "OW", b"a\0b\0c\0Tarou^", b"a\0b\0c\0"),
+        ([0, 0, 16], "OW", bytes(1 << 17) + b"Tarou^", bytes(1 << 17)),
+        ([9, 0, 16], "OW", b"Yamashita^Tarou ", None),
+        ([4, 0], "OW", b"abcdefgh", None),
+        ([4, 0, 17], "OW", b"abcdefgh", None),
+        (None, "OW", b"abcdefgh", None),
+    ],
+)
+def test_a_look_up_table_is_as_long_as_it_says(tmp_path, descriptor, vr, value, kept):
+    ds, item = header("latin", "CR"), Dataset()
+    if descriptor is not None:
+        item.add_new("LUTDescriptor", "US", descriptor)
+    item.add_new("LUTData", vr, value)
+    ds.VOILUTSequence = [item]
+    after = deidentified(ds, tmp_path).VOILUTSequence[0]
+    assert "LUTData" not in after if kept is None else after["LUTData"].value == kept
+
+
 def test_broken_values_are_removed(tmp_path):
     ds = header("latin", "CR")
     path = deid_corpus.write(ds, tmp_path / "a.dcm", Corpus())
