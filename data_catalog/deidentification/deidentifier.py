@@ -86,6 +86,7 @@ class Deidentifier:
         Args:
             path: a file that :func:`~data_catalog.dicom.read.read_dicom` reads.
             patient: who it is, the same text for all files of one patient; "" takes PatientID, else StudyInstanceUID.
+                What stands before these in it, such as "dicom/", counts for PatientIDs in sequences as well.
             boxes: text to blank, (row, column, height, width).
             view: "PA" or "AP", for a file that says so in a description alone: descriptions are removed.
 
@@ -109,9 +110,15 @@ class Deidentifier:
     ) -> Deidentified:
         """As :meth:`deidentify`, for a data set with file meta information; ``data`` are the bytes it was read from."""
         patient_id = str(ds.get("PatientID") or "").strip()
-        patient = patient or patient_id or str(ds.get("StudyInstanceUID") or "")
+        study = str(ds.get("StudyInstanceUID") or "")
+        patient = patient or patient_id or study
         rules = ElementRules(
-            self.pseudonyms, patient, patient_id, IdentifyingWords.of(ds), str(ds.get("SOPClassUID") or "")
+            self.pseudonyms,
+            patient,
+            patient_id,
+            _domain(patient, patient_id or study),
+            IdentifyingWords.of(ds),
+            str(ds.get("SOPClassUID") or ""),
         )
         new = rules.applied(ds)
         new.PatientID = new.PatientName = self.pseudonyms.patient(patient)
@@ -122,6 +129,11 @@ class Deidentifier:
         _say_so(new, bool(boxes))
         actions = rules.actions + Counter({"blanked": len(boxes)})
         return Deidentified(_written(new), str(new.SOPInstanceUID), dict(actions))
+
+
+def _domain(patient: str, known: str) -> str:
+    """What stands before the file's own PatientID or study in ``patient``; where neither is in it, up to a slash."""
+    return patient.removesuffix(known) if known and patient.endswith(known) else patient[: patient.find("/") + 1]
 
 
 def _file_meta(new: Dataset, syntax: UID) -> FileMetaDataset:

@@ -70,6 +70,8 @@ class ElementRules:
         pseudonyms: of the key.
         patient: what the pseudonym of the file's patient is made of.
         patient_id: PatientID as the file has it; nested, it gets the same pseudonym.
+        domain: what stands before PatientID in ``patient`` ("dicom/"): another patient's PatientID, nested, gets the
+            pseudonym that this patient's own files have.
         words: names and numbers of the file.
         sop_class: decides between actions such as X/Z.
         actions: counts of what was done: "X", "Z", "D", "U" as in the table, "C" dates shifted, "private", "unlisted"
@@ -79,6 +81,7 @@ class ElementRules:
     pseudonyms: Pseudonyms
     patient: str
     patient_id: str
+    domain: str
     words: IdentifyingWords
     sop_class: str
     actions: Counter[str] = field(default_factory=Counter)
@@ -129,8 +132,9 @@ class ElementRules:
 
     def _replaced(self, element: DataElement, action: str) -> Any:
         if element.keyword == "PatientID":
-            same = str(element.value or "").strip() in ("", self.patient_id)
-            return self.pseudonyms.patient(self.patient if same else str(element.value))
+            patient_id = str(element.value or "").strip()
+            same = patient_id in ("", self.patient_id)
+            return self.pseudonyms.patient(self.patient if same else f"{self.domain}{patient_id}")
         if element.VR == "SQ":
             if action == "U":
                 return [self.applied(item, nested=True) for item in element.value]

@@ -327,6 +327,19 @@ def test_pixel_data_of_an_item_goes(tmp_path):
     assert after.PixelData == ds.PixelData
 
 
+@pytest.mark.parametrize("prefix", ["", "dicom/", "site/a/"])
+@pytest.mark.parametrize("own", [PATIENT_ID, ""])
+def test_a_patient_has_one_pseudonym_in_files_and_in_items(tmp_path, prefix, own):
+    (other := header("latin", "CR")).PatientID = "PQ7748213"
+    file = deidentified(other, tmp_path, patient=f"{prefix}PQ7748213")
+    ds, item, same = header("latin", "CR"), Dataset(), Dataset()
+    ds.PatientID, item.PatientID, same.PatientID = own, " PQ7748213 ", own
+    ds.ReferencedInstanceSequence = [item, same]
+    after = deidentified(ds, tmp_path, patient=f"{prefix}{own or ds.StudyInstanceUID}")
+    assert after.ReferencedInstanceSequence[0].PatientID == file.PatientID != after.PatientID
+    assert after.ReferencedInstanceSequence[1].PatientID == after.PatientID
+
+
 @pytest.mark.parametrize(
     ("descriptor", "vr", "value", "kept"),
     [
