@@ -31,7 +31,9 @@ def open_regular(path: Path) -> BinaryIO:
             )
         if status.st_size == 0:
             raise Refusal(
-                Reason.EMPTY_FILE, f"{path}: expected an image, but the file has 0 bytes. Copy it again.", path
+                Reason.EMPTY_FILE,
+                f"{path}: expected a file with something in it, but it has 0 bytes. Copy it again.",
+                path,
             )
         if status.st_size > MAX_BYTES:
             raise Refusal(

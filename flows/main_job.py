@@ -47,11 +47,10 @@ def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     sources = _rendered(steps, config, store)
     ingested = _simulated(steps, ingest(sources, folder, store / "unpacked"), config, store, folder)
     scaled_out = prepare_shards.with_options(task_runner=task_runner(config.workers))
-    prepared = scaled_out(plan_shards(ingested, folder), config.preprocess, config.network.structures, store)
+    structures, mix = config.network.structures, config.allowed_mix()
+    prepared = scaled_out(plan_shards(ingested, structures, mix, folder), config.preprocess, structures, store)
     steps.count(prepared.steps)
-    cohort = assemble_cohort(
-        ingested, prepared.converted, config.split, config.network.structures, config.allowed_mix(), folder
-    )
+    cohort = assemble_cohort(ingested, prepared.converted, config.split, structures, mix, folder)
     shards = list(prepared.prepared)
     name = f"{config.model_name}{cohort.suffix}"
     trained = _trained(steps, cohort, shards, config, name, device, tracking_uri, store)

@@ -35,18 +35,26 @@ def read_config(
     """
     from flows.config import RunConfig, make_config, parse_sources
 
+    blamed = "The configuration"
     try:
         changes = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
         listed = [f"{entry['kind']}={entry.get('path', '')}".rstrip("=") for entry in changes.pop("sources", [])]
         config = make_config(parse_sources(sources or listed), preset, seed)
-        return RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes) | dict(options or {}))
+        blamed = str(file or blamed)
+        config = RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes))
+        blamed = ", ".join(f"--{name.replace('_', '-')}" for name in options or {})
+        return RunConfig.model_validate(config.model_dump(mode="json") | dict(options or {}))
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise UsageError(f"{file or 'The configuration'} cannot be used. {'; '.join(wrong)}") from error
+        raise UsageError(f"{blamed} cannot be used. {_what_is_wrong(error)}") from error
     except KeyError as error:
         raise UsageError(f"{file}: expected every entry of `sources` to have a `kind`, but one has not") from error
     except (ValueError, OSError, TypeError, AttributeError) as error:
         raise UsageError(str(error)) from error
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    places = ((".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors())
+    return "; ".join(f"{place}: {what}" if place else what for place, what in places)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

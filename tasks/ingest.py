@@ -17,6 +17,8 @@ from data_catalog.digest import digest_of, source_digest
 from data_catalog.digest_index import DigestIndex
 from data_catalog.gather import gather
 from data_catalog.manifest import Sample, read_manifest_table, write_manifest
+from data_catalog.masks.conventions import Allowed, ConventionTally
+from data_catalog.radiograph import Structure
 from data_catalog.refusals import write_rejected
 from data_catalog.shards import bucket_rows
 from data_catalog.source import ScanContext
@@ -58,15 +60,23 @@ def ingest(sources: Sequence[SourceSpec], folder: Path, unpacked: Path) -> Inges
 
 
 @task(name="plan-shards")
-def plan_shards(ingested: Ingested, folder: Path) -> list[PlannedShard]:
-    """Deal the manifest into shards; a shard's key is the digest of its rows and of the files behind them."""
+def plan_shards(ingested: Ingested, structures: Sequence[Structure], mix: Allowed, folder: Path) -> list[PlannedShard]:
+    """Deal the manifest into shards; a shard's key is the digest of its rows and of the files behind them.
+
+    Raises:
+        ConventionMix: rows draw one of ``structures`` by several conventions that ``mix`` does not name: better said
+            now than when all is converted.
+    """
     shards, code = [], [source_digest(data_catalog, tasks.convert, tasks.preprocess), versions()]
+    conventions = ConventionTally(structures)
     for rows in bucket_rows(read_manifest_table(Path(ingested.manifest))):
+        conventions.add(rows)
         key = digest_of(code, [_identity(sample) for sample in rows])[:32]
         path = folder / "planned" / f"{key}.parquet"
         if not path.exists():
             write_manifest(rows, path)
         shards.append(PlannedShard(rows=str(path), key=key))
+    conventions.check(mix)
     return shards
 
 

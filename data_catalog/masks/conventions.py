@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from data_catalog.manifest import Sample
 from data_catalog.masks.files import annotation_conventions
@@ -17,31 +17,57 @@ class ConventionMix(ValueError):
     """Rows of one training or one score follow several conventions that nobody asked to mix."""
 
 
-def conventions_of(samples: Sequence[Sample], structures: Sequence[Structure]) -> dict[Structure, set[Convention]]:
+class ConventionTally:
+    """Counts by which conventions structures are drawn, row by row.
+
+    Attributes:
+        found: structure -> convention -> (number of rows, image of the first).
+    """
+
+    def __init__(self, structures: Sequence[Structure]) -> None:
+        self.found: dict[Structure, dict[Convention, tuple[int, str]]] = {structure: {} for structure in structures}
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """Count ``samples`` too."""
+        for sample in samples:
+            for structure, names in self.found.items():
+                for name in annotation_conventions(sample, structure):
+                    count, first = names.get(name, (0, sample.image_path))
+                    names[name] = count + 1, first
+
+    def check(self, allowed: Allowed) -> None:
+        """Refuse a structure that is drawn by several conventions, unless ``allowed`` names them all.
+
+        Raises:
+            ConventionMix: naming structure, each convention with its number of rows and first image, and what to do.
+        """
+        for structure, names in self.found.items():
+            if len(names) < 2 or set(names) <= set(allowed.get(structure, ())):
+                continue
+            rows = [f"{name}: {count} images, such as {first}" for name, (count, first) in sorted(names.items())]
+            raise ConventionMix(
+                f"Expected one convention for {structure} masks, but got {len(names)} ({'; '.join(rows)}). Their "
+                "outlines differ by design (docs/datasets.md). Use one of these sources, or mix them on purpose with "
+                f"`--mix-conventions {structure}:{','.join(sorted(names))}`."
+            )
+
+
+def conventions_of(samples: Iterable[Sample], structures: Sequence[Structure]) -> dict[Structure, set[Convention]]:
     """Structure -> the conventions by which ``samples`` draw it; structures that nobody drew are left out."""
-    found: dict[Structure, set[Convention]] = {}
-    for sample in samples:
-        for structure in structures:
-            found.setdefault(structure, set()).update(annotation_conventions(sample, structure))
-    return {structure: names for structure, names in found.items() if names}
+    tally = ConventionTally(structures)
+    tally.add(samples)
+    return {structure: set(names) for structure, names in tally.found.items() if names}
 
 
-def check_conventions(samples: Sequence[Sample], structures: Sequence[Structure], allowed: Allowed) -> None:
+def check_conventions(samples: Iterable[Sample], structures: Sequence[Structure], allowed: Allowed) -> None:
     """Refuse rows that draw one of ``structures`` by several conventions, unless ``allowed`` names them all.
 
     Raises:
-        ConventionMix: naming the structure, each convention with its number of rows and first image, and what to do.
+        ConventionMix: as :meth:`ConventionTally.check`.
     """
-    for structure, names in conventions_of(samples, structures).items():
-        if len(names) < 2 or names <= set(allowed.get(structure, ())):
-            continue
-        rows = {n: [s for s in samples if n in annotation_conventions(s, structure)] for n in sorted(names)}
-        listed = "; ".join(f"{name}: {len(of)} images, such as {of[0].image_path}" for name, of in rows.items())
-        raise ConventionMix(
-            f"Expected one convention for {structure} masks, but got {len(names)} ({listed}). Their outlines differ by "
-            f"design (docs/datasets.md). Use one of these sources, or mix them on purpose with "
-            f"`--mix-conventions {structure}:{','.join(sorted(names))}`."
-        )
+    tally = ConventionTally(structures)
+    tally.add(samples)
+    tally.check(allowed)
 
 
 def parse_mix(text: str) -> tuple[Structure, frozenset[Convention]]:
