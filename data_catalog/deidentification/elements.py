@@ -59,7 +59,7 @@ _DUMMIES: dict[str, Any] = {
     "AS": "000D", "DA": "19000101", "DT": "19000101", "TM": "000000", "UR": "https://example.invalid/",
 }  # fmt: skip
 _CS = re.compile(r"[A-Z0-9 _]{1,16}")
-_HL7_CODE_SYSTEMS = "2.16.840.1.113883.6."
+_HL7_CODE_SYSTEM = re.compile(r"2\.16\.840\.1\.113883\.6\.\d{1,3}")
 
 
 @dataclass(slots=True, eq=False)
@@ -158,17 +158,17 @@ class ElementRules:
         tag, vr = int(element.tag), element.VR
         if vr == "SQ":
             return "K", [self.applied(item, nested=True) for item in element.value]
-        if vr in _NUMBERS or tag in (_PIXEL_DATA, _LUT_DATA):
+        if tag in (_PIXEL_DATA, _LUT_DATA):
             return "K", element.value
+        if vr in (*_NUMBERS, "DS", "IS"):
+            shows = element.tag.group == 0x0028  # a window of 65536 is that, whatever the patient's number
+            named = not shows and any(self.words.are_number(value, single=vr == "FL") for value in _values(element))
+            return ("cleaned", None) if named else ("K", element.value)
         if vr in ("DA", "DT", "TM"):
             return self._dates(element, "unlisted")
         if vr == "UI":
             return self._uids(element)
         texts = [str(value) for value in _values(element)]
-        if vr in ("DS", "IS"):
-            shows = element.tag.group == 0x0028  # a window of 65536 is that, whatever the patient's number
-            named = not shows and any(map(self.words.are_number, texts))
-            return ("cleaned", None) if named else ("K", element.value)
         if vr == "CS":
             return ("K", element.value) if all(map(self._is_clean_term, texts)) else ("cleaned", None)
         if tag in _EMPTIED_TEXT:
@@ -184,7 +184,7 @@ class ElementRules:
 
     def _uids(self, element: DataElement) -> tuple[str, Any]:
         values = [str(value) for value in _values(element)]
-        if all(value in UID_dictionary or value.startswith(_HL7_CODE_SYSTEMS) for value in values):
+        if all(value in UID_dictionary or _HL7_CODE_SYSTEM.fullmatch(value) for value in values):
             return "K", element.value
         if element.keyword.endswith(("SOPClassUID", "SchemeUID")):  # of a maker: a wrong class is worse than none
             named = any(map(self.words.are_in, values)) or element.keyword.endswith("SchemeUID")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +16,8 @@ from data_catalog.deidentification.confidentiality_table import BASIC_PROFILE
 from data_catalog.deidentification.dates import has_written_date
 
 _IDENTIFYING = re.compile(r"(IDs?|Identifiers?|Numbers?|Names?|Address|Locator|Location|Residence)$")
+_CHANCE = 6
+"""A word of so many characters or more is not inside a code by chance."""
 _TITLES = frozenset(["dr", "mr", "mrs", "ms", "md", "prof", "phd", "jr", "sr"])
 # fmt: off
 DEFINED_TERMS = frozenset({
@@ -32,9 +36,10 @@ class IdentifyingWords:
     """Names and numbers of one file.
 
     Attributes:
-        inside: lower case; found anywhere in a text, they identify.
-        whole: lower case; too short to look for inside other words.
+        inside: as :func:`folded`; found anywhere in a text, they identify.
+        whole: as :func:`folded`; too short to look for inside other words.
         numbers: from 10,000, as numbers: 0077880 in a text finds 77880 in an IS. Lower ones are no sign of anybody.
+            Those in an identifier (PQ-7748213), and dates as 19530817, 17081953 and 08171953.
     """
 
     inside: tuple[str, ...]
@@ -45,31 +50,62 @@ class IdentifyingWords:
     def of(cls, ds: Dataset) -> IdentifyingWords:
         """Collect them from ``ds`` and everything nested in it, private elements included."""
         found: set[str] = set()
+        dates: set[str] = set()
         for element in _flat(ds):
             for text in _texts(element):
-                found.update(_name_parts(text) if element.VR == "PN" else _phrases(text))
-        words = {word.casefold() for word in found}
+                if element.VR in ("DA", "DT"):
+                    dates.update(_written_days(text))
+                else:
+                    found.update(_name_parts(text) if element.VR == "PN" else _phrases(text))
+        words = {folded(word) for word in found}
         return cls(
             inside=tuple(sorted(word for word in words if len(word) >= (4 if word.isascii() else 1))),
             whole=tuple(sorted(word for word in words if word.isascii() and len(word) < 4 and not word.isdecimal())),
-            numbers=frozenset(float(word) for word in words if word.isdecimal() and float(word) >= 10_000),
+            numbers=frozenset(float(word) for word in words | dates if word.isdecimal() and float(word) >= 10_000),
         )
 
     def are_in(self, text: str) -> bool:
         """Whether ``text`` names somebody: one of the words, or something written like a date."""
-        plain = text.casefold()
-        if any(word in plain for word in self.inside):
+        plain = folded(text)
+        return any(word in plain for word in self.inside) or self._stand_in(plain) or has_written_date(plain)
+
+    def are_in_code(self, text: str) -> bool:
+        """As :meth:`are_in`, for a code: digits of 51185008 are no sign of the study 5008."""
+        plain = folded(text)
+        if any(word in plain for word in self.inside if len(word) >= _CHANCE):
             return True
-        return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain) for word in self.whole) or has_written_date(
-            text
+        return self._stand_in(plain, self.inside) or self._stand_in(plain) or has_written_date(plain)
+
+    def _stand_in(self, plain: str, words: Iterable[str] | None = None) -> bool:
+        """Whether one of ``words``, else of the short ones, is a word of ``plain``; "_" divides words."""
+        return any(
+            re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", plain)
+            for word in (self.whole if words is None else words)
         )
 
-    def are_number(self, text: str) -> bool:
-        """Whether ``text``, the value of a DS or IS, is one of the numbers."""
+    def are_number(self, value: str | float, *, single: bool = False) -> bool:
+        """Whether ``value`` (DS, IS, binary) is one of the numbers; in single precision where it is ``single``."""
         try:
-            return float(text) in self.numbers
-        except ValueError:
+            number = abs(float(value))
+        except (TypeError, ValueError):
             return False
+        return number in self.numbers or (single and number in map(_rounded, self.numbers))
+
+
+def folded(text: str) -> str:
+    """``text`` in a form in which equal names are equal: NFKC, without case.
+
+    >>> folded("Mu\u0308ller\u00dfen") == folded("M\u00dcLLERSSEN")
+    True
+    """
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _rounded(number: float) -> float:
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        return number
 
 
 def _flat(ds: Dataset) -> Iterable[DataElement]:
@@ -83,7 +119,7 @@ def _flat(ds: Dataset) -> Iterable[DataElement]:
         if element.VR == "SQ":
             for item in element.value:
                 yield from _flat(item)
-        elif element.VR == "PN" or _identifies(element):
+        elif element.VR in ("PN", "DA", "DT") or _identifies(element):
             yield element
 
 
@@ -111,6 +147,17 @@ def _name_parts(text: str) -> set[str]:
 
 
 def _phrases(text: str) -> set[str]:
-    """An identifier as a whole, and each of its words that has a digit in it."""
+    """An identifier as a whole, each of its words that has a digit in it, and longer runs of digits."""
     whole = text.strip()
-    return {word for word in {whole, *re.findall(r"[\w-]*\d[\w-]*", whole)} if len(word) >= 2}
+    joined = re.sub(r"[\s./_-]", "", whole)  # 774-8213
+    words = {whole, *re.findall(r"[\w-]*\d[\w-]*", whole), *re.findall(r"\d{5,}", whole)}
+    return {word for word in (words | {joined} if joined.isdecimal() else words) if len(word) >= 2}
+
+
+def _written_days(text: str) -> set[str]:
+    """A DA or DT as year month day, day month year, and month day year."""
+    found = re.match(r"(\d{4})\.?(\d\d)\.?(\d\d)", text.strip())
+    if not found:
+        return set()
+    year, month, day = found.groups()
+    return {year + month + day, day + month + year, month + day + year}

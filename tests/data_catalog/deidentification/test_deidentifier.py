@@ -327,6 +327,49 @@ def test_pixel_data_of_an_item_goes(tmp_path):
     assert after.PixelData == ds.PixelData
 
 
+BIRTHS = ("19530817", "17081953", "08171953")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [*(("KVP", text) for text in BIRTHS), *(("ExposureTime", text) for text in (*BIRTHS, "7748213", "5593381")),
+     ("KVP", "7748213.0"), ("KVP", "-7748213"), ("KVP", "12345678"), ("RecommendedDisplayFrameRate", "20190314"),
+     ("BeamNumber", "7748213"), ("TableHeight", "5593381"), ("RegionLocationMinX0", 19530817),
+     ("ReferencePixelX0", 7748213), ("DopplerCorrectionAngle", 19530817.0), ("DisplayedAreaTopLeftHandCorner",
+     [1, 17081953]), ("ExposureTimeInms", 7748213.0), ("ExaminedBodyThickness", 19530817.0)],
+)  # fmt: skip
+def test_numbers_of_the_file_are_no_settings(tmp_path, keyword, value):
+    ds = header("latin", "CR")
+    ds.PatientID, ds.AccessionNumber, ds.PatientBirthDate = "PQ-7748213", "ACC5593381", BIRTHS[0]
+    ds.OtherPatientIDs, ds.StudyID = "12-345-678", "S1"
+    setattr(ds, keyword, value)
+    ds.DistanceSourceToDetector, ds.Sensitivity = "1800", "53081"
+    ds.ReferencePixelY0, ds.FieldOfViewOrigin = 7748214, ["0", "0"]
+    after = deidentified(ds, tmp_path)
+    assert keyword not in after or after[keyword].is_empty
+    assert (after.DistanceSourceToDetector, after.Sensitivity, after.ReferencePixelY0) == (1800, 53081, 7748214)
+
+
+def test_rows_and_windows_stay_whatever_the_numbers_are(tmp_path):
+    ds = header("latin", "CR")
+    ds.PatientID, ds.KVP = "PQ65536", "120"
+    ds.WindowWidth, ds.LargestImagePixelValue, ds.RescaleSlope = "65536", 4095, "65536"
+    after = deidentified(ds, tmp_path)
+    assert (after.WindowWidth, after.LargestImagePixelValue, after.RescaleSlope, after.KVP) == (65536, 4095, 65536, 120)
+
+
+@pytest.mark.parametrize(
+    ("uid", "kept"),
+    [("2.16.840.1.113883.6.96", True), ("2.16.840.1.113883.6.1029384.19530817", False),
+     ("2.16.840.1.113883.6.96.1953", False), ("2.16.840.1.113883.6.7748", False), ("2.16.840.1.113883.6.", False)],
+)  # fmt: skip
+def test_only_registered_code_systems_are_hl7s(tmp_path, uid, kept):
+    ds, item = header("latin", "CR"), Dataset()
+    item.CodingSchemeUID = uid
+    ds.ViewCodeSequence = [item]
+    assert ("CodingSchemeUID" in deidentified(ds, tmp_path).ViewCodeSequence[0]) == kept
+
+
 @pytest.mark.parametrize("prefix", ["", "dicom/", "site/a/"])
 @pytest.mark.parametrize("own", [PATIENT_ID, ""])
 def test_a_patient_has_one_pseudonym_in_files_and_in_items(tmp_path, prefix, own):

@@ -94,3 +94,33 @@ def test_words_of_a_file():
     assert words.are_number("+77880123")
     assert not words.are_number("77880124")
     assert not words.are_number("many")
+
+
+def words_of(name: str, patient_id: str = "1") -> IdentifyingWords:
+    ds = header("utf8", "CR")
+    ds.PatientName, ds.PatientID = name, patient_id
+    return IdentifyingWords.of(ds)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("Li^Wei", "LI_WEI"), ("Li^Wei", "x_li"), ("Li^Wei", "\uff2c\uff29 2"), ("M\u00fcller\u00dfen^A", "Mu\u0308llerssen"),
+     ("Mu\u0308ller\u00dfen^A", "M\u00dcLLER\u1e9eEN"), ("Mu\u0308ller\u00dfen^A", "m\u00fcller\u00dfen_2")],
+)  # fmt: skip
+def test_names_in_another_spelling(name, text):
+    assert words_of(name).are_in(text)
+    assert words_of(name).are_in_code(text)
+
+
+@pytest.mark.parametrize("text", ["Lithium", "Philips", "LI2", "Weight"])
+def test_short_names_are_whole_words(text):
+    assert not words_of("Li^Wei").are_in(text)
+
+
+def test_digits_of_an_identifier():
+    words = words_of("Li^Wei", "PQ-7748213")
+    assert words.are_in("plate 7748213")
+    assert words.are_number("07748213")
+    assert not words.are_number("774821")
+    assert words_of("A^B", str(2**24 + 1)).are_number(float(2**24), single=True)
+    assert not words_of("A^B", str(2**24 + 1)).are_number(float(2**24))
