@@ -29,6 +29,7 @@ from data_catalog.deidentification.confidentiality_table import BASIC_PROFILE, i
 from data_catalog.deidentification.dates import shifted
 from data_catalog.deidentification.lookup_tables import announced_table
 from data_catalog.deidentification.pseudonyms import Pseudonyms
+from data_catalog.deidentification.standard_codes import standard_meanings
 from data_catalog.deidentification.words import DEFINED_TERMS, IdentifyingWords
 from data_catalog.dicom.rules import SECONDARY_CAPTURE
 
@@ -49,6 +50,22 @@ _SAFE_TEXT = frozenset(
     )
 )  # fmt: skip
 """Text outside the table that says how the image was made or what a code means."""
+_CODES = frozenset(map(tag_for_keyword, ("CodeValue", "LongCodeValue", "CodingSchemeDesignator")))
+_CODE_MEANING = tag_for_keyword("CodeMeaning")
+_LUT_TYPES = frozenset(map(tag_for_keyword, ("RescaleType", "ModalityLUTType")))
+_LUT_TERMS = frozenset({"OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT"})
+"""Defined terms of these two (PS3.3 C.11.1.1.2); US is "unspecified"."""
+_IMAGE_TYPE = tag_for_keyword("ImageType")
+_FIRST_IMAGE_TYPES = ("DERIVED", "PRIMARY")
+_NEVER_EMPTY: dict[int | None, str] = {
+    **dict.fromkeys((*_CODES, _CODE_MEANING), "ANONYMIZED"),
+    **dict.fromkeys(_LUT_TYPES, "US"),
+    **{
+        tag_for_keyword(keyword): "ANONYMIZED"
+        for keyword in ("PixelSpacingCalibrationDescription", "CodingSchemeVersion", "LUTExplanation", "Modality")
+    },
+}
+"""Type 1 or 1C (PS3.3, 8.8, 10.7, C.11.1) -> what stands there where the value must go."""
 _EMPTIED_TEXT = frozenset([tag_for_keyword("PositionReferenceIndicator")])
 """Type 2 in the frame of reference module (PS3.3 C.7.4.1): its text goes, the attribute stays."""
 _PIXEL_DATA, _LUT_DATA = tag_for_keyword("PixelData"), tag_for_keyword("LUTData")
@@ -95,7 +112,10 @@ class ElementRules:
             if element is not None and tag == _LUT_DATA:
                 element = announced_table(ds, element)
             if element is not None:
-                action, value = self._treated(element, nested)
+                if tag == _CODE_MEANING or tag in _CODES:
+                    action, value = self._code(element, standard_meanings(ds))
+                else:
+                    action, value = self._treated(element, nested)
                 if action not in ("X", "unlisted"):
                     new.add(DataElement(element.tag, element.VR, value))
             self.actions[action or "unlisted"] += 1
@@ -170,12 +190,37 @@ class ElementRules:
             return self._uids(element)
         texts = [str(value) for value in _values(element)]
         if vr == "CS":
-            return ("K", element.value) if all(map(self._is_clean_term, texts)) else ("cleaned", None)
+            return self._terms(element, texts)
         if tag in _EMPTIED_TEXT:
             return "cleaned", None
+        if tag in _LUT_TYPES and all(text.strip().upper() in _LUT_TERMS for text in texts):
+            return "K", element.value
         if tag in _SAFE_TEXT:
-            return ("cleaned", None) if any(map(self.words.are_in, texts)) else ("K", element.value)
+            return ("cleaned", _NEVER_EMPTY.get(tag)) if any(map(self.words.are_in, texts)) else ("K", element.value)
         return "unlisted", None
+
+    def _code(self, element: DataElement, meanings: tuple[str, ...]) -> tuple[str, Any]:
+        """A code or its meaning; ``meanings`` are those of the standard's dictionary, none for other codes."""
+        text = str(element.value or "")
+        if element.tag != _CODE_MEANING:
+            named = not meanings and self.words.are_in_code(text)
+        else:
+            standard = bool(meanings) and (text in meanings or text.strip().upper() in DEFINED_TERMS)
+            named = not standard and self.words.are_in(text)
+        if not named:
+            return "K", element.value
+        return "cleaned", meanings[0] if meanings and element.tag == _CODE_MEANING else _NEVER_EMPTY[int(element.tag)]
+
+    def _terms(self, element: DataElement, texts: list[str]) -> tuple[str, Any]:
+        """Values of a CS, each by itself. The first two of ImageType say what every image must say."""
+        dummies = dict(enumerate(_FIRST_IMAGE_TYPES)) if element.tag == _IMAGE_TYPE else {}
+        dummy = _NEVER_EMPTY.get(int(element.tag), "")
+        clean = [text if self._is_clean_term(text) else dummies.get(index, dummy) for index, text in enumerate(texts)]
+        if clean == texts:
+            return "K", element.value
+        while clean and not clean[-1]:
+            clean.pop()
+        return "cleaned", clean or None
 
     def _is_clean_term(self, text: str) -> bool:
         if text.strip().upper() in DEFINED_TERMS:

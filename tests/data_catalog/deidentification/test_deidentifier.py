@@ -327,6 +327,57 @@ def test_pixel_data_of_an_item_goes(tmp_path):
     assert after.PixelData == ds.PixelData
 
 
+THORAX = "Thoracic structure (body structure)"
+"""What PS3.16 says that SCT 51185008 means; many write "Chest"."""
+
+
+def coded(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "code", "expected"),
+    [
+        ("A^B", "5008", ("51185008", "SCT", "Chest"), ("51185008", "SCT", "Chest")),
+        ("Chest^Ann", "1", ("51185008", "SCT", "Chest"), ("51185008", "SCT", "Chest")),
+        ("Chest^Ann", "1", ("T-D3000", "SRT", "CHEST"), ("T-D3000", "SRT", "CHEST")),
+        ("Chest^Ann", "1", ("51185008", "SCT", "chest of Ann"), ("51185008", "SCT", THORAX)),
+        ("Rib^Ann", "1", ("113197003", "SCT", "Rib"), ("113197003", "SCT", "Rib")),
+        ("Structure^Ann", "1", ("51185008", "SCT", THORAX), ("51185008", "SCT", THORAX)),
+        ("Chest^Ann", "1", ("51185008", "99OWN", "Chest"), ("51185008", "99OWN", "ANONYMIZED")),
+        ("Chest^Ann", "5008", ("5008", "99OWN", "View"), ("ANONYMIZED", "99OWN", "View")),
+        ("Chest^Ann", "5008", ("95008", "99OWN", "View"), ("95008", "99OWN", "View")),
+        ("Yamashita^T", "1", ("xYamashita1", "99OWN", "View"), ("ANONYMIZED", "99OWN", "View")),
+        ("Yamashita^T", "1", ("V1", "YAMASHITA", "View"), ("V1", "ANONYMIZED", "View")),
+    ],
+)  # fmt: skip
+def test_codes_of_the_standard_stay_and_others_are_never_empty(tmp_path, name, study, code, expected):
+    ds = header("latin", "CR")
+    ds.PatientName, ds.StudyID, ds.ViewCodeSequence = name, study, [coded(*code)]
+    item = deidentified(ds, tmp_path).ViewCodeSequence[0]
+    assert (item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning) == expected
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        ("RescaleType", "US", "US"),
+        ("RescaleType", "Lu", "US"),
+        ("PixelSpacingCalibrationDescription", "by Lu", "ANONYMIZED"),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "LU", "POST_PROC"], ["ORIGINAL", "PRIMARY", "", "POST_PROC"]),
+        ("ImageType", ["LU", "LU_1", "X", "LU"], ["DERIVED", "PRIMARY", "X"]),
+        ("ImageType", ["ORIGINAL", "PRIMARY", ""], ["ORIGINAL", "PRIMARY", ""]),
+    ],
+)
+def test_attributes_of_type_1_are_never_empty(tmp_path, keyword, value, expected):
+    ds = header("latin", "CR")
+    ds.PatientName = "Us^Lu"
+    setattr(ds, keyword, value)
+    assert deidentified(ds, tmp_path)[keyword].value == expected
+
+
 BIRTHS = ("19530817", "17081953", "08171953")
 
 

@@ -104,7 +104,8 @@ def words_of(name: str, patient_id: str = "1") -> IdentifyingWords:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("Li^Wei", "LI_WEI"), ("Li^Wei", "x_li"), ("Li^Wei", "\uff2c\uff29 2"), ("M\u00fcller\u00dfen^A", "Mu\u0308llerssen"),
+    [("Li^Wei", "LI_WEI"), ("Li^Wei", "x_li"), ("Li^Wei", "\uff2c\uff29 2"),
+     ("M\u00fcller\u00dfen^A", "Mu\u0308llerssen"),
      ("Mu\u0308ller\u00dfen^A", "M\u00dcLLER\u1e9eEN"), ("Mu\u0308ller\u00dfen^A", "m\u00fcller\u00dfen_2")],
 )  # fmt: skip
 def test_names_in_another_spelling(name, text):
