@@ -70,25 +70,25 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     Raises:
         ValueError: no table, a table without its columns, or a list that is none.
     """
-    root = root.resolve()
-    tables = find_tables(root)
-    images = find_images(root, tables.entry, context)
+    tables = find_tables(root.resolve())
+    images = find_images(tables.entry, context)
     intake = Intake(KIND, context)
     yield from images.refused
+    yield from images.listing.rejected(KIND, STAGE)
     boxes: dict[str, tuple[Box, ...]] = {}
     try:
         boxes = read_boxes(tables.boxes)
     except ValueError as error:  # the images can be used without them
         yield Rejected(str(tables.boxes), KIND, STAGE, Reason.MANIFEST_ROW_INVALID, str(error))
     named: set[str] = set()
-    lines = _lines(root, tables, images.paths, boxes, named)
+    lines = _lines(tables, images.paths, boxes, named)
     yield from intake.rows(lines, lambda line: _sample(line, tables.entry, intake), lambda line: line.path)
     for name in sorted(images.paths.keys() - named):
         yield intake.unexpected(images.paths[name], f"no line of {tables.entry.name} names this image. Remove it.")
 
 
 def _lines(
-    root: Path, tables: Tables, images: Mapping[str, Path], boxes: Mapping[str, tuple[Box, ...]], named: set[str]
+    tables: Tables, images: Mapping[str, Path], boxes: Mapping[str, tuple[Box, ...]], named: set[str]
 ) -> Iterator[_Line]:
     split, shared = official_split(tables)
     for line, row in read_entries(tables.entry):
@@ -97,7 +97,7 @@ def _lines(
         yield _Line(
             line,
             row,
-            path or root / "images" / Path(name).name,
+            path or tables.entry.parent / "images" / Path(name).name,
             path is not None,
             boxes.get(name, ()),
             split.get(name),
@@ -194,8 +194,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
     Raises:
         ValueError: no table, or a table without its columns.
     """
-    root = root.resolve()
-    tables = find_tables(root)
+    tables = find_tables(root.resolve())
     names: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     patients = set()
@@ -217,7 +216,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
     if unknown:
         yield CheckItem("unknown labels", "0", str(len(unknown)), "fail", f"Use the published table; {unknown[0]!r}.")
     yield from _check_tables(tables)
-    yield from _check_images(root, tables.entry, names, context)
+    yield from _check_images(tables.entry, names, context)
 
 
 def _check_tables(tables: Tables) -> Iterator[CheckItem]:
@@ -248,8 +247,8 @@ def _count_boxes(path: Path | None) -> int:
     return sum(len(of) for of in read_boxes(path).values())
 
 
-def _check_images(root: Path, entry: Path, names: Counter[str], context: ScanContext) -> Iterator[CheckItem]:
-    found = find_images(root, entry, context, unpack=False)
+def _check_images(entry: Path, names: Counter[str], context: ScanContext) -> Iterator[CheckItem]:
+    found = find_images(entry, context, unpack=False)
     there = names.keys() & found.paths.keys()
     lost = len(names) - len(there)
     packed = f"; {len(found.packed)} archives are unpacked when they are used" if found.packed else ""
@@ -257,6 +256,7 @@ def _check_images(root: Path, entry: Path, names: Counter[str], context: ScanCon
     first = min(names.keys() - found.paths.keys(), default="")
     advice = f"{lost} are missing, first {first}{packed}. `cxr data fetch {KIND}` downloads them." if lost else ""
     yield CheckItem("image files", str(len(names)), str(len(there)), status, advice)  # type: ignore[arg-type]
+    yield from found.listing.items()
     extra = sorted(found.paths.keys() - names.keys())
     if extra:
         yield CheckItem("image files that no line names", "0", str(len(extra)), "warn", f"Remove them; {extra[0]}.")

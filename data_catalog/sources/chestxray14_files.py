@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from data_catalog.intake import STAGE
+from data_catalog.listing import Listing
 from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.source import ScanContext
 from data_catalog.split import train_or_val
@@ -33,6 +34,11 @@ ENTRY_COLUMNS = (
 SEX_COLUMNS = ("Patient Gender", "Patient Sex")
 
 _NAME = re.compile(r"\d{8}_\d{3}\.png")
+_ARCHIVE = re.compile(r"(images_.*)\.tar\.gz", re.IGNORECASE)
+_FOLDER = "images"
+"""How the name of each folder of images begins."""
+_DEPTH = 3
+"""Folders of images in each other: NIH's Box folder has the archives in ``images``, and they unpack to ``images``."""
 _BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 
 
@@ -59,72 +65,109 @@ class Tables:
 
 @dataclass(slots=True)
 class Images:
-    """Name -> path of every PNG, archives that were not unpacked, and those that cannot be."""
+    """What was found.
+
+    Attributes:
+        paths: name, ending in ``.png`` -> path of each image.
+        packed: archives that were not unpacked.
+        refused: archives that cannot be unpacked, and second files of one name.
+        listing: of the folders; it knows which could not be listed.
+    """
 
     paths: dict[str, Path] = field(default_factory=dict)
     packed: list[Path] = field(default_factory=list)
     refused: list[Rejected] = field(default_factory=list)
+    listing: Listing = field(default_factory=Listing)
 
 
 def find_tables(root: Path) -> Tables:
-    """The tables in ``root``, packed as ``.gz`` or not.
+    """The tables in ``root`` or in the one folder in it that has some, packed as ``.gz`` or not.
 
     Raises:
-        ValueError: no table of images: this is not ChestX-ray14.
+        ValueError: no table of images: this is not ChestX-ray14; or several folders with one.
     """
-    entries = sorted((*root.glob(ENTRY.entry), *root.glob(f"{ENTRY.entry}.gz")))
+    listing = Listing()
+    folders = (root, *(root / name for name in listing.inside(root)[0]))
+    entries = {folder: found for folder in folders if (found := _entries(folder, listing))}
     if not entries:
         raise ValueError(
             f"{root}: expected ChestX-ray14 with its table Data_Entry_2017_v2020.csv, but there is none. Point at the "
-            "folder that holds the table, images_001 and so on; `cxr data list` says where to get it."
+            "folder that holds the table, images_001 and so on; `cxr data list` says where to get it. "
+            f"{' '.join(listing.sentences())}".strip()
         )
+    if len(entries) > 1 and root not in entries:
+        names = ", ".join(folder.name for folder in entries)
+        raise ValueError(f"{root}: expected one ChestX-ray14, but there is one in each of {names}. Point at one.")
+    folder = next(iter(entries))
 
     def one(name: str) -> Path | None:
-        return next((path for path in (root / name, root / f"{name}.gz") if path.is_file()), None)
+        return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
-    return Tables(entries[-1], one(ENTRY.boxes), one(ENTRY.train_val), one(ENTRY.test))
+    return Tables(entries[folder][-1], one(ENTRY.boxes), one(ENTRY.train_val), one(ENTRY.test))
 
 
-def find_images(root: Path, entry: Path, context: ScanContext, *, unpack: bool = True) -> Images:
-    """Every PNG in ``images``, ``images_*`` and their ``images``; archives are unpacked where images are missing.
+def _entries(folder: Path, listing: Listing) -> list[Path]:
+    names = listing.inside(folder)[1]
+    return [folder / name for name in names if fnmatchcase(name.removesuffix(".gz"), ENTRY.entry)]
 
-    Names alone are read: seconds for all 112,120.
+
+def find_images(entry: Path, context: ScanContext, *, unpack: bool = True) -> Images:
+    """Every PNG beside the table ``entry`` and in folders of images; archives are unpacked where images are missing.
+
+    Those are ``images*`` beside the table, and ``images*`` in them: ``images_001/images``, ``images/images_001``.
+    Archives lie beside the table or in ``images``. Names alone are read: seconds for all 112,120.
     """
     found = Images()
-    for folder in (root, *sorted(p for p in root.glob("images*") if p.is_dir())):
-        _collect(folder, found)
-    archives = [a for a in sorted(root.glob("images_*.tar.gz")) if not (root / a.name.removesuffix(".tar.gz")).is_dir()]
+    root = entry.parent
+    _collect(root, found)
+    archives = _archives(root, found.listing)
     if not archives or not _missing(entry, found):
         return found
+    before = set(found.paths)
     for archive in archives:
         if not unpack:
             found.packed.append(archive)
             continue
         try:
-            _collect(unpack_tar(archive, context.workdir, context.digests), found)
+            _collect(unpack_tar(archive, context.workdir, context.digests), found, before)
         except Refusal as refusal:
             found.refused.append(Rejected.of(refusal, path=archive, source=KIND, stage=STAGE))
     return found
+
+
+def _archives(root: Path, listing: Listing) -> list[Path]:
+    """Archives of images that have no folder of their name beside them."""
+    archives = []
+    for place in (root, *(root / name for name in listing.inside(root)[0] if name.lower() == _FOLDER)):
+        folders, names = listing.inside(place)
+        unpacked = {name.lower() for name in folders}
+        found = [(name, match[1].lower()) for name in names if (match := _ARCHIVE.fullmatch(name))]
+        archives += [place / name for name, stem in found if stem not in unpacked]
+    return archives
 
 
 def _missing(entry: Path, found: Images) -> bool:
     return any(row["Image Index"] not in found.paths for _, row in read_table(entry, ("Image Index",)))
 
 
-def _collect(folder: Path, found: Images) -> None:
-    for place in (folder, folder / "images") if folder.name != "images" else (folder,):
-        if not place.is_dir():
+def _collect(folder: Path, found: Images, before: Container[str] = (), depth: int = 0) -> None:
+    """Add the images of ``folder`` and of the folders of images in it; those of ``before`` are not looked at.
+
+    Hidden files are passed over, and so macOS's doubles (``._name``).
+    """
+    folders, names = found.listing.inside(folder)
+    for file in names:
+        name = f"{file[:-4]}.png"
+        if file.startswith(".") or not file.lower().endswith(".png") or name in before:
             continue
-        with os.scandir(place) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(".png"))
-        for name in names:
-            path = place / name
-            first = found.paths.setdefault(name, path)
-            if first != path:
-                sentence = (
-                    f"{path}: expected each name once, but {first} has it too; that one is used. Remove one of them."
-                )
-                found.refused.append(Rejected(str(path), KIND, STAGE, Reason.DUPLICATE_IMAGE, sentence))
+        path = folder / file
+        first = found.paths.setdefault(name, path)
+        if first != path:
+            sentence = f"{path}: expected each name once, but {first} has it too; that one is used. Remove one of them."
+            found.refused.append(Rejected(str(path), KIND, STAGE, Reason.DUPLICATE_IMAGE, sentence))
+    for inner in folders:
+        if depth < _DEPTH and inner.lower().startswith(_FOLDER):
+            _collect(folder / inner, found, before, depth + 1)
 
 
 def read_boxes(path: Path | None) -> dict[str, tuple[Box, ...]]:

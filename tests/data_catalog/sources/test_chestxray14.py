@@ -6,6 +6,7 @@ import csv
 import gzip
 import re
 import shutil
+import tarfile
 from collections import Counter
 
 import cv2
@@ -122,6 +123,79 @@ def test_folders_and_archives_give_the_same(tmp_path, archives):
     assert refused == []
     assert len(rows) == 8
     assert len({row.image_sha256 for row in rows}) == 8
+
+
+def move_images(root, layout):
+    """Lay a copy whose two halves are packed out as people have it."""
+    archives = [root / f"images_{number:03d}.tar.gz" for number in (1, 2)]
+    box = root / "images"
+    box.mkdir()
+    for archive in archives:
+        target = {
+            "packed": None,
+            "all in images/images": box,
+            "a folder each": box / archive.name.removesuffix(".tar.gz"),
+            "flat in a folder each": box / archive.name.removesuffix(".tar.gz"),
+        }[layout]
+        if target is not None:
+            with tarfile.open(archive) as packed:
+                packed.extractall(target, filter="data")
+        if layout == "flat in a folder each":
+            for path in (target / "images").iterdir():
+                path.rename(target / path.name)
+            (target / "images").rmdir()
+        archive.rename(box / archive.name)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("layout", ["packed", "all in images/images", "a folder each", "flat in a folder each"])
+def test_the_layout_of_the_box_folder(tmp_path, layout, wrapped):
+    root = build(tmp_path / "given" / "CXR8", 8, 1, archives=2)
+    move_images(root, layout)
+    given = root.parent if wrapped else root
+    items = {item.what: item for item in check(given, ScanContext(tmp_path / "work"))}
+    assert items["image files"].status == ("warn" if layout == "packed" else "ok")
+    assert "2 archives" in items["image files"].advice or layout != "packed"
+    rows = list(scan(given, ScanContext(tmp_path / "work")))
+    assert {type(row) for row in rows} == {Sample}, rows
+    assert len(rows) == 8
+    assert (tmp_path / "work").exists() is (layout == "packed")
+
+
+def test_a_missing_image_is_taken_from_the_archives_alone(tmp_path):
+    root = build(tmp_path / "nih", 8, 1, archives=2)
+    move_images(root, "all in images/images")
+    (root / "images" / "images" / "00000001_000.png").unlink()
+    rows, refused = found(root)
+    assert (len(rows), refused) == (8, [])
+
+
+def test_two_copies_in_one_folder(tmp_path):
+    for name in ("one", "two"):
+        build(tmp_path / "given" / name, 4)
+    with pytest.raises(ValueError, match="in each of one, two"):
+        found(tmp_path / "given")
+
+
+def test_endings_in_capitals_and_doubles_of_macos(root):
+    folder = root / "images_001" / "images"
+    (folder / "00000001_000.png").rename(folder / "00000001_000.PNG")
+    (folder / "._00000001_001.png").write_bytes(b"\x00\x05\x16\x07")
+    rows, refused = found(root)
+    assert (len(rows), refused) == (12, [])
+    assert statuses(root).get("image files that no line names") is None
+
+
+def test_a_folder_that_cannot_be_listed_costs_its_images_alone(root, lock_folder):
+    lock_folder(root / "images_001" / "images")
+    rows, refused = found(root)
+    assert len(rows) == 6
+    assert Counter(row.reason for row in refused) == {Reason.UNREADABLE: 1, Reason.FILE_MISSING: 6}
+    assert statuses(root)["folders that cannot be listed"] == "fail"
+    lock_folder(root)
+    for given in (root, root.parent):
+        with pytest.raises(ValueError, match="Permission denied"):
+            found(given)
 
 
 def test_archives_are_left_packed_where_every_image_is_there(root):
