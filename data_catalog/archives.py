@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import zipfile
@@ -16,6 +15,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from data_catalog.atomic import replacing_folder
 from data_catalog.digest import file_digest
+from data_catalog.listing import Listing
 from data_catalog.refusals import Reason, Refusal, Rejected
 from data_catalog.regular_file import read_start
 
@@ -27,6 +27,11 @@ MAX_UNPACKED = 64 * 1024**3
 MAX_RATIO = 250
 RATIO_FREE = 256 * 1024**2
 """Bytes that a zip may unpack to whatever its ratio: small, very compressible deliveries are no bombs."""
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises on broken archives."""
+_ENCRYPTED = 0x1
+"""Bit 0 of the general purpose flags (APPNOTE.TXT 4.4.4)."""
 
 
 def dicom_files(root: Path, workdir: Path) -> Iterator[Path | Rejected]:
@@ -83,17 +88,12 @@ def unpack(path: Path, workdir: Path) -> Path:
         if folder.is_dir():
             return folder
         with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            _check_entries(entries, path)
+            entries = check_entries(archive, path)
             with replacing_folder(folder) as part:
                 for entry in entries:
                     _extract(archive, entry, part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise Refusal(
-            Reason.CORRUPT_ARCHIVE,
-            f"{path}: expected a whole zip without a password, but got {error}. Pack it again, or give the folder.",
-            path,
-        ) from error
+    except _BROKEN as error:
+        raise _corrupt(path, error) from error
     except OSError as error:
         raise Refusal(
             Reason.UNREADABLE,
@@ -103,7 +103,46 @@ def unpack(path: Path, workdir: Path) -> Path:
     return folder
 
 
-def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
+def listed(path: Path) -> list[str]:
+    """Names of the files in a zip, from its directory; nothing is unpacked.
+
+    Raises:
+        Refusal: as :func:`unpack`, as far as the directory tells.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [entry.filename for entry in check_entries(archive, path)]
+    except _BROKEN as error:
+        raise _corrupt(path, error) from error
+    except OSError as error:
+        sentence = f"{path}: expected a readable zip, but got {error}. Check its permissions."
+        raise Refusal(Reason.UNREADABLE, sentence, path) from error
+
+
+def _corrupt(path: Path, error: Exception) -> Refusal:
+    return Refusal(
+        Reason.CORRUPT_ARCHIVE,
+        f"{path}: expected a whole zip without a password, but got {error}. Pack it again, or give the folder.",
+        path,
+    )
+
+
+def check_entries(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
+    """The files of a zip, none of which leads out of the folder it is unpacked into.
+
+    Raises:
+        Refusal: UNSAFE_ARCHIVE, as :func:`unpack`; CORRUPT_ARCHIVE where a file has a password.
+    """
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    _check_sizes(entries, path)
+    _check_names(entries, path)
+    locked = next((entry.filename for entry in entries if entry.flag_bits & _ENCRYPTED), None)
+    if locked is not None:
+        raise _corrupt(path, RuntimeError(f"{locked!r}, which is encrypted"))
+    return entries
+
+
+def _check_sizes(entries: list[zipfile.ZipInfo], path: Path) -> None:
     total = sum(entry.file_size for entry in entries)
     packed = max(sum(entry.compress_size for entry in entries), 1)
     if len(entries) > MAX_ENTRIES or total > MAX_UNPACKED or (total > RATIO_FREE and total / packed > MAX_RATIO):
@@ -112,6 +151,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
             f"at most {MAX_ENTRIES} files, {MAX_UNPACKED} bytes and {MAX_RATIO} times the packed size",
             f"{len(entries)} files, {total} bytes, {total / packed:.0f} times",
         )
+
+
+def _check_names(entries: list[zipfile.ZipInfo], path: Path) -> None:
     seen: set[str] = set()
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
@@ -143,19 +185,15 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> 
 
 
 def _walk(root: Path) -> Iterator[Path | Rejected]:
-    errors: list[OSError] = []
-    for folder, subfolders, names in os.walk(root, onerror=errors.append):
-        subfolders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
+    listing = Listing()
+    for folder, _, names in listing.walk(root):
+        for name in names:
+            path = folder / name
             if name.upper() == "DICOMDIR" and is_dicomdir(path):
                 yield from _referenced(path, found=False)
             else:
                 yield path
-    for error in errors:
-        where = str(error.filename)
-        sentence = f"{where}: expected a folder that can be listed, but got {error}. Check its permissions."
-        yield Rejected(where, SOURCE, STAGE, Reason.UNREADABLE, sentence)
+    yield from listing.rejected(SOURCE, STAGE)
 
 
 def _referenced(dicomdir: Path, *, found: bool) -> Iterator[Path | Rejected]:

@@ -51,6 +51,10 @@ class Listing:
             for error in self.errors
         ]
 
+    def explain(self, sentence: str) -> str:
+        """``sentence`` about what was not found, and which folders could not be looked into."""
+        return " ".join((sentence, *self.sentences()))
+
     def rejected(self, source: str, stage: str = "ingest") -> Iterator[Rejected]:
         """A refusal for each folder that could not be listed."""
         for error, sentence in zip(self.errors, self.sentences(), strict=True):

@@ -90,11 +90,11 @@ def find_tables(root: Path) -> Tables:
     folders = (root, *(root / name for name in listing.inside(root)[0]))
     entries = {folder: found for folder in folders if (found := _entries(folder, listing))}
     if not entries:
-        raise ValueError(
+        sentence = (
             f"{root}: expected ChestX-ray14 with its table Data_Entry_2017_v2020.csv, but there is none. Point at the "
-            "folder that holds the table, images_001 and so on; `cxr data list` says where to get it. "
-            f"{' '.join(listing.sentences())}".strip()
+            "folder that holds the table, images_001 and so on; `cxr data list` says where to get it."
         )
+        raise ValueError(listing.explain(sentence))
     if len(entries) > 1 and root not in entries:
         names = ", ".join(folder.name for folder in entries)
         raise ValueError(f"{root}: expected one ChestX-ray14, but there is one in each of {names}. Point at one.")

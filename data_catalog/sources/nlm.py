@@ -64,6 +64,7 @@ def scan(nlm: NlmSet, root: Path, context: ScanContext) -> Iterator[Sample | Rej
     except Refusal as refusal:
         yield Rejected.of(refusal, path=root, source=nlm.kind, stage="ingest")
         return
+    yield from files.listing.rejected(nlm.kind)
     sides = nlm.sides(files)
     folder = next(iter(files.images.values())).parent
     names = sorted(files.names(), key=lambda name: (name not in files.images, name))  # what is there comes first
@@ -152,16 +153,19 @@ def check(nlm: NlmSet, root: Path, context: ScanContext) -> Iterator[CheckItem]:
     Raises:
         ValueError: no image of the set.
     """
-    files = find_files(root.resolve(), nlm.layout, context.workdir, unpacking=False)
+    try:
+        files = find_files(root.resolve(), nlm.layout, context.workdir, unpacking=False)
+    except Refusal as refusal:
+        yield CheckItem("archive", nlm.layout.archive, str(refusal.reason), "fail", refusal.sentence)
+        return
+    yield from files.listing.items()
     total = nlm.normal + nlm.abnormal
     abnormal = sum(name.endswith("_1") for name in files.images)
     yield _counted("images", total, len(files.images))
     yield _counted("  normal", nlm.normal, len(files.images) - abnormal)
     yield _counted("  tuberculosis", nlm.abnormal, abnormal)
     yield _counted("clinical readings", total, len(files.readings), "Without them age, sex and findings are unknown.")
-    for part in dict.fromkeys(nlm.layout.mask_folders.values()):
-        count = len(files.masks.get(part, {}))
-        yield _counted(f"masks {part}".strip(), nlm.masks, count, "Without masks lungs cannot be trained on it.")
+    yield from _check_masks(nlm, files)
     lost = [name for name in files.names() if name not in files.images]
     if lost:
         advice = f"Copy them again; the first is {lost[0]}.png."
@@ -171,6 +175,19 @@ def check(nlm: NlmSet, root: Path, context: ScanContext) -> Iterator[CheckItem]:
         yield CheckItem("pictures with other names", "0", str(len(files.extra)), "warn", advice)
     if files.archive is not None:
         yield CheckItem("archive", nlm.layout.archive, files.archive.name, "ok")
+
+
+def _check_masks(nlm: NlmSet, files: Files) -> Iterator[CheckItem]:
+    """Masks of each part; that there is none at all is only as published where masks are published apart."""
+    without = "Without masks lungs cannot be trained on it."
+    for part in dict.fromkeys(nlm.layout.mask_folders.values()):
+        what, count = f"masks {part}".strip(), len(files.masks.get(part, {}))
+        if count or not nlm.always_masked:
+            yield _counted(what, nlm.masks, count, without)
+        else:
+            folders = " and ".join(folder for folder, of in nlm.layout.mask_folders.items() if of == part)
+            advice = f"{without} Copy the folder {folders} too."
+            yield CheckItem(what, str(nlm.masks), "0", "fail", advice)
 
 
 def _counted(what: str, expected: int, found: int, without: str = "") -> CheckItem:

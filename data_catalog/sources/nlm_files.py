@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_catalog.archives import unpack
+from data_catalog.archives import listed, unpack
+from data_catalog.listing import Listing
 
 IMAGES, READINGS = "CXR_png", "ClinicalReadings"
 DEPTH = 4
-"""Folders below the given one that are looked into: the set may lie in a folder of its name, and that in another."""
+"""Folders below the given one that are looked into: the set may lie in a folder of its name, and that in another.
+
+From the folder of the images' folder the whole set is looked into, however deep it lies itself.
+"""
+SET_DEPTH = 3
+"""Folders below that of a set: its masks lie in ``ManualMask/leftMask``."""
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".bmp", ".tif", ".tiff")
 """What a file with another name must end in to be told of: Thumbs.db, index.html and tables of boxes are not."""
@@ -45,6 +49,7 @@ class Files:
         masks: part -> name -> path.
         extra: pictures among the images or masks whose name is none of the set's.
         archive: the zip that has not been unpacked, where there is no image beside it.
+        listing: of the folders; it knows which could not be listed.
     """
 
     images: dict[str, Path] = field(default_factory=dict)
@@ -52,6 +57,7 @@ class Files:
     masks: dict[str, dict[str, Path]] = field(default_factory=dict)
     extra: list[Path] = field(default_factory=list)
     archive: Path | None = None
+    listing: Listing = field(default_factory=Listing)
 
     def names(self) -> list[str]:
         """Names that any file has: an image that others name and that is not there is missed by them."""
@@ -67,24 +73,28 @@ def find_files(root: Path, layout: Layout, workdir: Path, *, unpacking: bool = T
 
     Raises:
         ValueError: no image of the set: this is not it.
-        Refusal: the zip cannot be unpacked, as :func:`data_catalog.archives.unpack`.
+        Refusal: the zip cannot be unpacked, as :func:`data_catalog.archives.unpack`; where it is only to be listed,
+            as :func:`data_catalog.archives.listed`.
     """
     files = Files(archive=root if root.is_file() else None)
     if root.is_dir():
-        _sort_in(_walk(root), layout, files)
+        _sort_in(_walk(root, files.listing), layout, files)
         packed = root / layout.archive
         files.archive = packed if not files.images and packed.is_file() else None
     if files.archive is not None:
-        inside = _walk(unpack(files.archive, workdir)) if unpacking else _listed(files.archive)
+        inside = _walk(unpack(files.archive, workdir), files.listing) if unpacking else _listed(files.archive)
         _sort_in(inside, layout, files)
     if not files.has_masks():
         # masks of others, laid beside the set
-        _sort_in((path for name in layout.mask_folders for path in _walk(root.parent / name, 1)), layout, files)
+        beside = (root.parent / name for name in layout.mask_folders)
+        for folder in filter(Path.is_dir, beside):
+            _sort_in(_walk(folder, files.listing, 1), layout, files)
     if not files.images:
-        raise ValueError(
+        sentence = (
             f"{root}: expected {IMAGES}/{layout.prefix}_0001_0.png and the like, in it or up to {DEPTH} folders down, "
             f"or {layout.archive}, but there is none. Point at the unpacked set; `cxr data list` says where to get it."
         )
+        raise ValueError(files.listing.explain(sentence))
     return files
 
 
@@ -114,19 +124,20 @@ def _is_odd_picture(path: Path, layout: Layout) -> bool:
     return path.suffix.lower() in _PICTURES and not other_set
 
 
-def _walk(root: Path, depth: int = DEPTH) -> Iterator[Path]:
+def _walk(root: Path, listing: Listing, depth: int = DEPTH) -> Iterator[Path]:
     """Files below ``root``, sorted; hidden ones, and so macOS's doubles (``._name``), are passed over."""
-    for folder, below, names in os.walk(root):
-        at = len(Path(folder).relative_to(root).parts)
-        below[:] = sorted(name for name in below if not name.startswith(".")) if at < depth else []
-        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+    sets: list[Path] = []
+    for folder, below, names in listing.walk(root):
+        if any(name.lower() == IMAGES.lower() for name in below):
+            sets.append(folder)
+        deeper = len(folder.relative_to(root).parts) < depth or any(
+            len(folder.relative_to(of).parts) < SET_DEPTH for of in sets if folder.is_relative_to(of)
+        )
+        below[:] = [name for name in below if not name.startswith(".")] if deeper else []
+        yield from (folder / name for name in names if not name.startswith("."))
 
 
 def _listed(archive: Path) -> Iterator[Path]:
-    """Files that a zip's directory names, as paths in it; an unreadable one has none."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            names = [Path(name) for name in packed.namelist() if not name.endswith("/")]
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return
+    """Files that a zip's directory names, as paths in it. Raises Refusal."""
+    names = [Path(name) for name in listed(archive)]
     yield from sorted(p for p in names if not any(part.startswith(".") for part in p.parts))

@@ -258,3 +258,69 @@ def test_it_converts(root, tmp_path):
     row = found(root)[0][0]
     converted = convert_to_dicom(row, tmp_path / "dicom")
     assert read_dicom(converted.path).shape == (245, 201)
+
+
+@pytest.mark.parametrize("folders", ["", "a", "a/b", "a/b/c"])
+def test_masks_are_found_as_deep_as_images(root, tmp_path, folders):
+    given = tmp_path / "deep"
+    (given / folders).mkdir(parents=True)
+    (root / "MontgomerySet").rename(given / folders / "MONTGOMERYSET")
+    (given / folders / "MONTGOMERYSET" / "ManualMask").rename(given / folders / "MONTGOMERYSET" / "MANUALMASK")
+    rows, refused = found(given)
+    assert (len(rows), refused) == (6, [])
+    assert {len(row.masks) for row in rows} == {2}
+    assert checked(given)["masks image_left"].found == "6"
+
+
+def test_check_fails_where_masks_are_missing(root):
+    shutil.rmtree(root / "MontgomerySet" / "ManualMask" / "leftMask")
+    items = checked(root)
+    assert (items["masks image_left"].status, items["masks image_right"].status) == ("fail", "warn")
+    shutil.rmtree(root / "MontgomerySet" / "ManualMask")
+    assert "leftmask" in checked(root)["masks image_left"].advice
+
+
+def test_a_folder_that_cannot_be_listed(root, lock_folder):
+    lock_folder(root / "MontgomerySet" / "ClinicalReadings")
+    rows, refused = found(root)
+    assert len(rows) == 6
+    assert [(row.reason, row.path) for row in refused] == [
+        (Reason.UNREADABLE, str(root / "MontgomerySet" / "ClinicalReadings"))
+    ]
+    assert checked(root)["folders that cannot be listed"].status == "fail"
+    lock_folder(root / "MontgomerySet" / "CXR_png")
+    with pytest.raises(ValueError, match="CXR_png: expected a folder that can be listed"):
+        found(root)
+
+
+def zipped(root, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(p for p in root.rglob("*") if p.is_file()):
+            archive.write(file, file.relative_to(root))
+    return path
+
+
+@pytest.mark.parametrize("given", ["the zip", "its folder"])
+@pytest.mark.parametrize("wrong", ["truncated", "empty", "leads outside", "encrypted"])
+def test_check_says_what_is_wrong_with_a_zip(root, tmp_path, wrong, given):
+    (folder := tmp_path / "download").mkdir()
+    path = zipped(root, folder / "NLM-MontgomeryCXRSet.zip")
+    if wrong == "truncated":
+        path.write_bytes(path.read_bytes()[:-3000])
+    elif wrong == "empty":
+        path.write_bytes(b"")
+    elif wrong == "leads outside":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("../../outside.png", b"x")
+    else:
+        data = bytearray(path.read_bytes())
+        data[data.index(b"PK\x01\x02") + 8] |= 1  # general purpose flags of the first entry of the directory
+        path.write_bytes(data)
+    given = path if given == "the zip" else folder
+    items = checked(given)
+    assert {what: item.status for what, item in items.items()} == {"archive": "fail"}
+    assert str(path) in items["archive"].advice
+    rows, refused = found(given)
+    assert (rows, len(refused)) == ([], 1)
+    assert refused[0].reason is (Reason.UNSAFE_ARCHIVE if wrong == "leads outside" else Reason.CORRUPT_ARCHIVE)
+    assert items["archive"].found == refused[0].reason
