@@ -31,6 +31,7 @@ from data_catalog.vocabulary import Convention
 KIND = "jsrt"
 LICENCE = "JSRT: research only, from JSRT alone; SCR masks: research and education, no redistribution"
 URL = "http://db.jsrt.or.jp/eng.php"
+UNPACK = "Unpack it there, or take it away."
 MASKS = {"fold1": 124, "fold2": 123}
 """Images of each fold: the odd and the even ones."""
 
@@ -62,6 +63,9 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     intake = Intake(KIND, context, header=_header)
     items, others = _items(layout, tables)
     yield from intake.rows(items, lambda item: _sample(item, layout, intake), lambda item: item.path)
+    yield from layout.listing.rejected(KIND)
+    for path in layout.packed():
+        yield intake.unexpected(path, f"expected its files, but they are packed: nothing of it is used. {UNPACK}")
     for path in others:
         yield intake.unexpected(path, "JSRT has no image of this name: JPCLN001 to 154, JPCNN001 to 093. Rename it.")
 
@@ -119,7 +123,7 @@ def _sample(item: _Item, layout: Layout, intake: Intake) -> Sample:
         sex=clinical.sex if clinical else "",
         spacing=Spacing(PIXEL_SPACING_MM, PIXEL_SPACING_MM, "NominalScannedPixelSpacing"),
         fold=fold,
-        masks=_masks(item, layout.folds.get(fold), intake),
+        masks=_masks(item, fold, layout, intake),
         lesions=_lesions(item, clinical),
         height=facts.height,
         width=facts.width,
@@ -144,13 +148,15 @@ def _lesions(item: _Item, clinical: Clinical | None) -> tuple[Lesion, ...] | Non
     )
 
 
-def _masks(item: _Item, folder: Path | None, intake: Intake) -> tuple[MaskFile, ...]:
+def _masks(item: _Item, fold: str, layout: Layout, intake: Intake) -> tuple[MaskFile, ...]:
     """The five masks of an image whose fold is there. Raises MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH."""
+    folder = layout.folds.get(fold)
     if folder is None:
         return ()
     masks = []
     for name in STRUCTURES:
-        path = folder / name / f"{item.beginning}{item.index:03d}.gif"
+        image = f"{item.beginning}{item.index:03d}"
+        path = layout.masks.get((fold, name), {}).get(image, folder / name / f"{image}.gif")
         side, _, word = name.rpartition(" ")
         check_gif_header(path, (SIDE, SIDE))
         masks.append(replace(intake.mask(path, Structure(word), Convention.SCR, side), encoding="gif"))
@@ -176,9 +182,17 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
     for beginning, name in TABLES.items():
         yield from _check_table(layout.tables.get(beginning), name, beginning, names)
     for fold in FOLDS:
-        folder = layout.folds.get(fold)
-        masks = 0 if folder is None else sum(len(list((folder / name).glob("*.gif"))) for name in STRUCTURES)
+        masks = sum(len(layout.masks.get((fold, name), {})) for name in STRUCTURES)
         yield _counted(f"SCR masks, {fold}", MASKS[fold] * len(STRUCTURES), masks, "Without SCR there are no lungs.")
+    if len(layout.folds) == 1:
+        (there,) = layout.folds
+        advice = "Half of the images have no masks: unpack the other fold, or rename its folder as published."
+        yield CheckItem("SCR's folds", " and ".join(FOLDS), f"{there} alone", "fail", advice)
+    yield from layout.listing.items()
+    packed = layout.packed()
+    if packed:
+        advice = f"{packed[0]} is not used. {UNPACK}"
+        yield CheckItem("archives left packed", "0", str(len(packed)), "warn", advice)
 
 
 def _check_table(path: Path | None, name: str, beginning: str, names: set[str]) -> Iterator[CheckItem]:

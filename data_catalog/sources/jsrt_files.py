@@ -8,12 +8,12 @@ or spaces, words of the location and the diagnosis are cut by tabs, and an unkno
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_catalog.listing import Listing
 from data_catalog.tables import number, read_text
 
 NODULES, NON_NODULES = 154, 93
@@ -36,11 +36,25 @@ class Layout:
         images: every ``.IMG`` file, sorted by name and path.
         tables: "JPCLN", "JPCNN" -> path.
         folds: "fold1", "fold2" -> its ``masks`` folder.
+        masks: (fold, structure) -> name of an image -> its mask. Folders and names count without case.
+        zips: archives of which no folder of the same name lies beside them.
+        listing: of the folders; it knows which could not be listed.
     """
 
     images: list[Path] = field(default_factory=list)
     tables: dict[str, Path] = field(default_factory=dict)
     folds: dict[str, Path] = field(default_factory=dict)
+    masks: dict[tuple[str, str], dict[str, Path]] = field(default_factory=dict)
+    zips: list[Path] = field(default_factory=list)
+    listing: Listing = field(default_factory=Listing)
+
+    def packed(self) -> list[Path]:
+        """Zips that may hold what was not found; none where everything was."""
+        names = {path.stem.upper() for path in self.images if image_number(path.name)}
+        complete = len(names) == NODULES + NON_NODULES
+        if complete and len(self.folds) == len(FOLDS) and len(self.tables) == len(TABLES):
+            return []
+        return self.zips
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +88,40 @@ def find_files(root: Path) -> Layout:
     """
     found = Layout()
     tables = {name.lower(): beginning for beginning, name in TABLES.items()}
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        here = Path(folder)
-        if here.name in FOLDS and "masks" in folders:
-            found.folds.setdefault(here.name, here / "masks")
-        for name in sorted(names):
-            if name.lower().endswith(".img") and not name.startswith("."):
+    for here, folders, names in found.listing.walk(root):
+        masks = next((name for name in folders if name.lower() == "masks"), None)
+        if here.name.lower() in FOLDS and masks is not None:
+            found.folds.setdefault(here.name.lower(), here / masks)
+        _add_masks(here, names, found)
+        inside = {name.lower() for name in folders}
+        for name in (name for name in names if not name.startswith(".")):
+            lower = name.lower()
+            if lower.endswith(".img"):
                 found.images.append(here / name)
-            elif name.lower() in tables:
-                found.tables.setdefault(tables[name.lower()], here / name)
+            elif lower in tables:
+                found.tables.setdefault(tables[lower], here / name)
+            elif lower.endswith(".zip") and lower.removesuffix(".zip") not in inside:
+                found.zips.append(here / name)
     if not found.images:
-        raise ValueError(
+        sentence = (
             f"{root}: expected JSRT's images JPCLN001.IMG and so on, but there is no .IMG file. Point at the folder of "
             "All247images, or with Nodule154images and NonNodule93images; `cxr data list` says where to get it."
         )
+        unpack = f" Unpack {', '.join(path.name for path in found.zips)} first." if found.zips else ""
+        raise ValueError(found.listing.explain(sentence + unpack))
     found.images.sort(key=lambda path: (path.name.upper(), path))
     return found
+
+
+def _add_masks(here: Path, names: list[str], found: Layout) -> None:
+    """Keep the masks in ``here`` where it is a structure's folder of a fold."""
+    fold, structure = here.parent.parent.name.lower(), here.name.lower()
+    if structure not in STRUCTURES or found.folds.get(fold) != here.parent:
+        return
+    of = found.masks.setdefault((fold, structure), {})
+    for name in names:
+        if name.lower().endswith(".gif") and not name.startswith("."):
+            of.setdefault(Path(name).stem.upper(), here / name)
 
 
 def image_number(name: str) -> tuple[str, int] | None:

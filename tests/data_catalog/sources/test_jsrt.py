@@ -275,3 +275,51 @@ def test_check_counts_against_what_was_published(root):
     assert items["CNNDAT_EN.TXT: images that are not there"].found == "1"
     assert items["CLNDAT_EN.txt"].status == "warn"
     assert all(item.advice for item in items.values() if item.status != "ok")
+
+
+def test_case_of_folders_and_masks_makes_no_difference(root):
+    fold = root / "scratch" / "fold1"
+    (fold / "masks" / "heart").rename(fold / "masks" / "Heart")
+    for path in (fold / "masks" / "left lung").iterdir():
+        path.rename(path.with_name(f"{path.stem.lower()}.GIF"))
+    (fold / "masks").rename(fold / "MASKS")
+    fold.rename(fold.with_name("Fold1"))
+    samples, refused = scanned(root)
+    assert not refused
+    assert [len(sample.masks) for sample in samples.values()] == [5] * 4
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    assert items["SCR masks, fold1"].found == "10"
+    assert "SCR's folds" not in items
+
+
+def test_one_fold_alone_is_said(root):
+    shutil.rmtree(root / "scratch" / "fold2")
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    assert (items["SCR's folds"].status, items["SCR's folds"].found) == ("fail", "fold1 alone")
+
+
+def test_archives_left_packed_are_told_of(root):
+    for name in ("scratch", "Clinical_Information"):
+        shutil.make_archive(str(root / name), "zip", root / name)
+    assert not scanned(root)[1]  # they are unpacked too
+    shutil.rmtree(root / "scratch")
+    samples, refused = scanned(root)
+    assert {name: row.reason for name, row in refused.items()} == {"scratch.zip": Reason.MANIFEST_ROW_INVALID}
+    assert len(samples) == 4
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    assert items["archives left packed"].status == "warn"
+    assert "scratch.zip" in items["archives left packed"].advice
+    (root / "All247images").rename(root / "elsewhere")
+    for path in (root / "elsewhere").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"Unpack scratch\.zip first"):
+        scanned(root)
+
+
+def test_a_folder_that_cannot_be_listed(root, lock_folder):
+    lock_folder(root / "Clinical_Information")
+    samples, refused = scanned(root)
+    assert len(samples) == 4
+    assert {name: row.reason for name, row in refused.items()} == {"Clinical_Information": Reason.UNREADABLE}
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    assert items["folders that cannot be listed"].status == "fail"
