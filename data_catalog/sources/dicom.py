@@ -28,8 +28,12 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     Args:
         root: folder, DICOMDIR, zip or one file; see :func:`~data_catalog.archives.dicom_files`.
         context: where zips are unpacked, and digests.
+
+    Raises:
+        ValueError: there is no file at all.
     """
     seen: dict[str, Path] = {}
+    found: Path | Rejected | None = None
     for found in dicom_files(root.resolve(), context.workdir):
         if isinstance(found, Rejected):
             yield found
@@ -41,6 +45,11 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
         except OSError as error:
             sentence = f"{found}: expected a readable file, but got {error}. Check its permissions."
             yield Rejected(str(found), KIND, STAGE, Reason.UNREADABLE, sentence)
+    if found is None:
+        raise ValueError(
+            f"Expected DICOM files in {root}, but there is none. Point it at a folder, DICOMDIR or zip with chest "
+            "radiographs."
+        )
 
 
 def _sample(path: Path, seen: dict[str, Path], digests: DigestIndex) -> Sample:

@@ -179,6 +179,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
     yield _counted("CTs with their readers' XML", len(cases), with_reading, "Get LIDC-XML-only.zip and unpack it here.")
     yield _counted("frontal radiographs", RADIOGRAPHS, len(samples))
     yield CheckItem("radiographs with marks", "", str(sum(sample.lesions is not None for sample in samples)), "ok")
+    yield from files.listing.items()
     if files.unmatched:
         advice = "Download their series too, or leave it so: they are not used."
         yield CheckItem("XML of series that are not here", "0", str(len(files.unmatched)), "warn", advice)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from data_catalog.ct.slices import Slice, open_slice
 from data_catalog.dicom.read import open_dicom_header
 from data_catalog.dicom.spacing import spacing_of
 from data_catalog.digest_index import DigestIndex
+from data_catalog.listing import Listing
 from data_catalog.refusals import Reason, Refusal, Rejected
 
 KIND = "lidc-idri"
@@ -72,13 +72,15 @@ class Files:
         series: SeriesInstanceUID -> its images, sorted by path.
         readings: SeriesInstanceUID -> its reading and the digest of the XML.
         unmatched: readings of series that are not here, and do not lie beside other images.
-        refused: files that cannot be used.
+        refused: files that cannot be used, and folders that cannot be listed.
+        listing: of the folders.
     """
 
     series: dict[str, list[Image]] = field(default_factory=dict)
     readings: dict[str, tuple[Reading, str]] = field(default_factory=dict)
     unmatched: list[Path] = field(default_factory=list)
     refused: list[Rejected] = field(default_factory=list)
+    listing: Listing = field(default_factory=Listing)
 
 
 def find_files(root: Path, digests: DigestIndex) -> Files:
@@ -87,14 +89,16 @@ def find_files(root: Path, digests: DigestIndex) -> Files:
     Raises:
         ValueError: no folder, or neither XML nor a patient's folder: this is not LIDC-IDRI.
     """
-    paths = list(_walk(root))
+    files = Files()
+    paths = list(_walk(root, files.listing))
     xmls = [path for path in paths if path.suffix.lower() == ".xml"]
     if not xmls and not any(PATIENT.search(str(path)) for path in paths):
-        raise ValueError(
+        sentence = (
             f"{root}: expected LIDC-IDRI with folders LIDC-IDRI-0001 and so on, or with readers' XML, but neither is "
             f"among {len(paths)} files. Point at the folder that holds them; `cxr data fetch lidc-idri` gets it."
         )
-    files = Files()
+        raise ValueError(files.listing.explain(sentence))
+    files.refused.extend(files.listing.rejected(KIND, STAGE))
     seen: dict[str, Path] = {}
     for path in paths:
         if path.suffix.lower() != ".xml":
@@ -106,12 +110,12 @@ def find_files(root: Path, digests: DigestIndex) -> Files:
     return files
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
+def _walk(root: Path, listing: Listing) -> Iterator[Path]:
+    for folder, subfolders, names in listing.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
             if not name.startswith(".") and not BESIDE.fullmatch(name):
-                yield Path(folder) / name
+                yield folder / name
 
 
 def _guarded(files: Files, path: Path, add: Callable[[Path], None]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_catalog.images.metaimage import read_meta_header
 from data_catalog.intake import Intake, missing
+from data_catalog.listing import Listing
 from data_catalog.manifest import Lesion, Sample, sample_id_of
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
@@ -53,9 +54,11 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     images = _images(folder)
     intake = Intake(KIND, context, header=_header)
     yield from intake.rows(images.values(), lambda image: _sample(image, intake), lambda image: image.path)
-    for path in _files(folder):
+    listing = Listing()
+    for path in _files(folder, listing):
         if path.name not in images:
             yield intake.unexpected(path, f"no line of {TABLE} names this image. Remove it.")
+    yield from listing.rejected(KIND)
 
 
 def _data_folder(root: Path) -> Path:
@@ -78,10 +81,9 @@ def _images(folder: Path) -> dict[str, _Image]:
     return images
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in (folder / "images").iterdir() if path.suffix.lower() == ".mha" and path.name[0] != "."
-    )
+def _files(folder: Path, listing: Listing) -> list[Path]:
+    _, names = listing.inside(folder / "images")
+    return [folder / "images" / name for name in names if name.lower().endswith(".mha") and name[0] != "."]
 
 
 def _header(path: Path) -> tuple[str, int, int, tuple[str, ...]]:
@@ -153,7 +155,9 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
     yield _counted(f"{TABLE}: images", IMAGES, len(images))
     yield _counted("images with nodules", WITH_NODULE, sum(count > 0 for count in boxes.values()))
     yield _counted("boxes", BOXES, sum(boxes.values()))
-    there = {path.name for path in _files(folder)}
+    listing = Listing()
+    there = {path.name for path in _files(folder, listing)}
+    yield from listing.items()
     lost = sorted(images.keys() - there)
     advice = f"{len(lost)} are missing, first {lost[0]}. `cxr data fetch {KIND}` downloads them." if lost else ""
     yield CheckItem("image files", str(len(images)), str(len(images) - len(lost)), "fail" if lost else "ok", advice)

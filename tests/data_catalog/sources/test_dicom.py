@@ -11,7 +11,7 @@ from data_catalog.digest import file_digest
 from data_catalog.manifest import Sample, write_manifest
 from data_catalog.refusals import Reason, Rejected
 from data_catalog.source import ScanContext
-from data_catalog.sources.dicom import scan
+from data_catalog.sources.dicom import check, scan
 
 
 def split(root, workdir):
@@ -86,3 +86,23 @@ def test_real_files(shared_data, tmp_path):
     }  # fmt: skip
     assert len(refused) == 5
     write_manifest(rows, tmp_path / "manifest.parquet")
+
+
+def test_a_folder_without_any_file(tmp_path):
+    (tmp_path / "in" / "empty").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    for given in (tmp_path / "in", tmp_path / "empty.zip"):
+        for function in (scan, check):
+            with pytest.raises(ValueError, match=f"Expected DICOM files in {given}, but there is none"):
+                list(function(given, ScanContext(tmp_path / "work")))
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, make_dicom, lock_folder):
+    make_dicom(tmp_path / "in" / "a" / "a.dcm")
+    make_dicom(tmp_path / "in" / "b" / "b.dcm", SOPInstanceUID="1.2.2")
+    lock_folder(tmp_path / "in" / "a")
+    rows, refused = split(tmp_path / "in", tmp_path / "work")
+    assert (len(rows), [(row.reason, row.path) for row in refused]) == (
+        1, [(Reason.UNREADABLE, str(tmp_path / "in" / "a"))],
+    )  # fmt: skip

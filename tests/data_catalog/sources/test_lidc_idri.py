@@ -297,3 +297,17 @@ def test_check_counts_against_what_is_published(root):
     (root / "1.xml").write_text("<x/>")
     items = {item.what: item for item in check(root, context())}
     assert items["CT series"].status == "fail"
+
+
+def test_a_folder_that_cannot_be_listed(root, lock_folder):
+    folder = folder_of(root, 2, "CT")
+    lock_folder(folder)
+    cases, _, rejected = scanned(root)
+    assert len(cases) == 2
+    assert [(row.reason, row.path) for row in rejected if row.reason is Reason.UNREADABLE] == [
+        (Reason.UNREADABLE, str(folder))
+    ]
+    assert {item.what: item.status for item in check(root, context())}["folders that cannot be listed"] == "fail"
+    lock_folder(root)
+    with pytest.raises(ValueError, match="Permission denied"):
+        scanned(root)

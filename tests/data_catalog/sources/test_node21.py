@@ -216,3 +216,12 @@ def test_check_counts_against_what_was_published(root):
     assert items["image files"].status == "fail"
     assert items["image files that no line names"].found == "1"
     assert all(item.advice for item in items.values() if item.status != "ok")
+
+
+def test_a_folder_that_cannot_be_listed(root, lock_folder):
+    lock_folder(root / FOLDER / "images")
+    samples, refused = scanned(root)
+    assert {name: row.reason for name, row in refused.items()} == {"images": Reason.UNREADABLE}
+    assert len(samples) == 4  # their names are known from the table
+    statuses = {item.what: item.status for item in check(root, ScanContext(root.parent / "work"))}
+    assert statuses["folders that cannot be listed"] == "fail"
