@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_catalog.intake import Intake, missing
+from data_catalog.listing import Listing
 from data_catalog.manifest import MaskFile, Sample, sample_id_of
 from data_catalog.masks.rib_polygons import RIBS, RibFile, check_polygon, part_of, polygon_digest, read_rib_file
 from data_catalog.radiograph import Structure
@@ -28,15 +28,16 @@ _FOLDERS = ("imgs", "img", "images")
 
 @dataclass(slots=True)
 class _Layout:
-    """Part -> its JSON, name -> every PNG of that name, and the PNGs in folders of images."""
+    """Part -> its JSON, name -> every PNG of that name, and what lists their folders."""
 
     files: dict[str, Path] = field(default_factory=dict)
     images: dict[str, list[Path]] = field(default_factory=dict)
+    listing: Listing = field(default_factory=Listing)
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One image of one file, by its index there."""
+    """One image of one file, by its index there; ``before`` says where it was named before, "" where nowhere."""
 
     part: str
     json: Path
@@ -44,6 +45,7 @@ class _Item:
     index: str
     name: str
     path: Path
+    before: str
 
 
 def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
@@ -58,37 +60,52 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
     root = root.resolve()
     layout = _find(root)
     intake = Intake(KIND, context)
-    items = [item for part, path in layout.files.items() for item in _items(root, part, path, layout.images)]
+    before: dict[str, str] = {}
+    items = [item for part in layout.files for item in _items(root, part, layout, before)]
     yield from intake.rows(items, lambda item: _sample(item, intake), lambda item: item.path)
-    named = {PurePosixPath(item.name).name for item in items}
-    for path in _unnamed(layout, named):
+    yield from layout.listing.rejected(KIND)
+    for path in _unnamed(layout, {_file_name(item.name) for item in items}):
         yield intake.unexpected(path, f"neither {' nor '.join(FILES.values())} names this image. Remove it.")
 
 
 def _find(root: Path) -> _Layout:
     found = _Layout()
     parts = {name.lower(): part for part, name in FILES.items()}
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
+    for folder, _, names in found.listing.walk(root):
+        for name in names:
             if name.lower() in parts:
-                found.files.setdefault(parts[name.lower()], Path(folder, name))
+                found.files.setdefault(parts[name.lower()], folder / name)
             elif name.lower().endswith(".png") and not name.startswith("."):
-                found.images.setdefault(name, []).append(Path(folder, name))
+                found.images.setdefault(_file_name(name), []).append(folder / name)
     if not found.files:
-        raise ValueError(
+        sentence = (
             f"{root}: expected VinDr-RibCXR with {' and '.join(FILES.values())}, but there is neither. Point at the "
             "folder that holds them and the images; `cxr data list` says where to get it."
         )
+        raise ValueError(found.listing.explain(sentence))
     return found
 
 
-def _items(root: Path, part: str, path: Path, images: Mapping[str, list[Path]]) -> Iterator[_Item]:
+def _file_name(written: str) -> str:
+    r"""The name at the end of a path of either kind, its ending in lower case.
+
+    >>> _file_name(r"Data\train\img\A_000.PNG")
+    'A_000.png'
+    """
+    path = PurePosixPath(written.replace("\\", "/"))
+    return f"{path.stem}{path.suffix.lower()}"
+
+
+def _items(root: Path, part: str, layout: _Layout, before: dict[str, str]) -> Iterator[_Item]:
+    """The images of one file, in its order; ``before`` is name -> where it was named, and is added to."""
+    path = layout.files[part]
     ribs = read_rib_file(path)
     for index, written in ribs.images.items():
-        name = PurePosixPath(written.replace("\\", "/")).name
-        places = images.get(name)
-        yield _Item(part, path, ribs, index, written, _best(places, written) if places else root / "imgs" / name)
+        name = _file_name(written)
+        places = layout.images.get(name)
+        place = _best(places, written.replace("\\", "/")) if places else root / "imgs" / name
+        yield _Item(part, path, ribs, index, written, place, before.get(name, ""))
+        before.setdefault(name, f"{path.name}, img/{index}")
 
 
 def _best(places: list[Path], written: str) -> Path:
@@ -105,6 +122,13 @@ def _unnamed(layout: _Layout, named: set[str]) -> list[Path]:
 def _sample(item: _Item, intake: Intake) -> Sample:
     if not item.path.is_file():
         raise missing(item.path, item.json.name)
+    if item.before:
+        raise Refusal(
+            Reason.MANIFEST_ROW_INVALID,
+            f"{item.path}: expected each image once, but it is listed twice: {item.before}, and {item.json.name}, "
+            f"img/{item.index}. The first one is kept. Use the file as it was published.",
+            item.path,
+        )
     facts = intake.image(item.path)
     masks = tuple(_masks(item, (facts.height, facts.width)))
     if not masks:
@@ -152,7 +176,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
             yield CheckItem(FILES[part], "there", "missing", "warn", "A part of the data set: download it again.")
             continue
         ribs = read_rib_file(layout.files[part])
-        names = {PurePosixPath(name.replace("\\", "/")).name for name in ribs.images.values()}
+        names = {_file_name(name) for name in ribs.images.values()}
         named |= names
         yield _counted(f"{FILES[part]}: images", expected, len(ribs.images))
         there = names & layout.images.keys()
@@ -163,6 +187,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
         yield CheckItem(f"ribs drawn, {part}", "", f"{drawn} of {len(RIBS) * len(ribs.images)}", "ok")
         if broken:
             yield CheckItem(f"polygons that are none, {part}", "0", str(len(broken)), "fail", f"Such as {broken[0]}.")
+    yield from layout.listing.items()
     extra = _unnamed(layout, named)
     if extra:
         yield CheckItem("images that no file names", "0", str(len(extra)), "warn", f"Remove them; {extra[0].name}.")

@@ -202,3 +202,46 @@ def test_check_counts_against_what_was_published(root):
     assert items["polygons that are none, train"].found == "1"
     assert items[VAL].status == "warn"
     assert all(item.advice for item in items.values() if item.status != "ok")
+
+
+def test_paths_of_windows_and_endings_in_capitals(root):
+    edit(
+        root,
+        lambda content: content["img"].update({"0": rf"Data\train\img\{FIRST}", "1": "VinDr_RibCXR_train_001.PNG"}),
+    )
+    path = root / "imgs" / "VinDr_RibCXR_train_002.png"
+    path.rename(path.with_suffix(".PNG"))
+    samples, refused = scanned(root)
+    assert not refused
+    assert len(samples) == 6
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    assert items["image files, train"].found == "5"
+    assert "images that no file names" not in items
+
+
+def test_folders_of_a_windows_path_choose_between_two_files(root):
+    folder = root / "Data" / "train" / "img"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / FIRST), cv2.imread(str(root / "imgs" / "VinDr_RibCXR_val_000.png")) // 2)
+    for path in (rf"Data\train\img\{FIRST}", f"imgs/{FIRST}"):
+        edit(root, lambda content, path=path: content["img"].update({"0": path}))
+        assert scanned(root)[0][FIRST].image_path == str(root / path.replace("\\", "/"))
+
+
+def test_an_image_that_is_listed_twice(root):
+    edit(root, lambda content: content["img"].update({"1": FIRST}))
+    found = list(scan(root, ScanContext(root.parent / "work")))
+    twice, unnamed = (item for item in found if isinstance(item, Rejected))
+    assert (Path(twice.path).name, twice.reason) == (FIRST, Reason.MANIFEST_ROW_INVALID)
+    assert f"listed twice: {TRAIN}, img/0, and {TRAIN}, img/1" in twice.sentence
+    assert Path(unnamed.path).name == "VinDr_RibCXR_train_001.png"
+    assert [Path(item.image_path).name for item in found if isinstance(item, Sample)].count(FIRST) == 1
+
+
+def test_a_folder_that_cannot_be_listed(root, lock_folder):
+    lock_folder(root / "imgs")
+    samples, refused = scanned(root)
+    assert len(samples) == 6  # the names in the JSON are looked for there all the same
+    assert {name: row.reason for name, row in refused.items()} == {"imgs": Reason.UNREADABLE}
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    assert items["folders that cannot be listed"].status == "fail"
