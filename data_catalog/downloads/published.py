@@ -67,13 +67,17 @@ def remote_files(client: httpx.Client, kind: str, mirror: str = "") -> tuple[Rem
     """The files of ``kind``; for a Zenodo record its own list is asked for, with sizes and MD5.
 
     Raises:
-        FetchError: the record cannot be read.
+        FetchError: the record cannot be read, or names no file.
     """
     files = FILES.get(kind, ())
     if kind not in ZENODO:
         return files
     url = mirrored(f"{_ZENODO}/{ZENODO[kind]}", mirror)
-    return (*files, *(_zenodo_file(entry, url) for entry in _json(client, url).get("files", ())))
+    entries = _json(client, url).get("files")
+    if not isinstance(entries, list) or not entries:
+        came = "none" if entries is None or entries == [] else type(entries).__name__
+        raise FetchError(f"{url}: expected the list of its files, but got {came}. Open the page in a browser and look.")
+    return (*files, *(_zenodo_file(entry, url) for entry in entries))
 
 
 def _json(client: httpx.Client, url: str) -> dict[str, Any]:
