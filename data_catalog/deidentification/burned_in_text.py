@@ -55,7 +55,7 @@ class _Glyphs:
 
 
 def text_boxes(pixels: npt.NDArray[np.float32]) -> list[Box]:
-    """Boxes (row, column, height, width) about lines of text near the borders.
+    """Boxes (row, column, height, width) about lines of text near the borders, upright or turned by 90 degrees.
 
     Args:
         pixels: (H, W) float32 in [0, 1].
@@ -65,14 +65,20 @@ def text_boxes(pixels: npt.NDArray[np.float32]) -> list[Box]:
     """
     grey = np.asarray(cv2.convertScaleAbs(pixels, alpha=255.0), np.uint8)
     edges = np.asarray(cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)), np.uint8)
+    # Lines that run down are rows of the transposed image. Letters are mirrored there, which is all the same here.
+    grey_t, edges_t = np.asarray(cv2.transpose(grey), np.uint8), np.asarray(cv2.transpose(edges), np.uint8)
     boxes: list[Box] = []
     for operation, extreme in ((cv2.MORPH_TOPHAT, grey >= WHITE), (cv2.MORPH_BLACKHAT, grey <= BLACK)):
         for share in STROKE_SHARES:
             size = max(5, max(grey.shape) // share) | 1
             strokes = np.asarray(cv2.morphologyEx(grey, operation, np.ones((size, size), np.uint8)), np.uint8)
+            strokes_t = np.asarray(cv2.transpose(strokes), np.uint8)
             # White and black letters are looked for alone first: in texture, other levels would join them up.
-            layers = (extreme & (strokes >= CONTRAST), _legible(strokes))
-            boxes += [box for layer in layers for box in _boxes_of(grey, strokes, edges, _border_only(layer))]
+            for layer in map(_border_only, (extreme & (strokes >= CONTRAST), _legible(strokes))):
+                boxes += _boxes_of(grey, strokes, edges, layer)
+                layer_t = np.asarray(cv2.transpose(layer), np.uint8)
+                turned = _boxes_of(grey_t, strokes_t, edges_t, layer_t)
+                boxes += [(row, column, height, width) for column, row, width, height in turned]
     return _merged(boxes)
 
 

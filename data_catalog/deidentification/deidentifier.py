@@ -23,7 +23,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.sr.codedict import Code, codes
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from data_catalog.deidentification.elements import ElementRules
+from data_catalog.deidentification.elements import DX, ElementRules
 from data_catalog.deidentification.key import read_or_make_key
 from data_catalog.deidentification.pixels import Box, clean_pixels
 from data_catalog.deidentification.pseudonyms import Pseudonyms
@@ -155,12 +155,20 @@ def _say_so(new: Dataset, blanked: bool) -> None:
     ]
     if blanked:
         methods.append(codes.DCM.CleanPixelDataOption)
-        new.BurnedInAnnotation = "NO"
+        _leave_open_whether_text_is_left(new)
         new.ImageType = ["DERIVED", *_list(new.get("ImageType"))[1:]]
     new.PatientIdentityRemoved = "YES"
     new.DeidentificationMethod = METHOD
     new.DeidentificationMethodCodeSequence = [_code_item(code) for code in methods]
     new.LongitudinalTemporalInformationModified = "MODIFIED"
+
+
+def _leave_open_whether_text_is_left(new: Dataset) -> None:
+    """No BurnedInAnnotation NO: not all text is found. DX must say one of both (type 1, PS3.3 C.8.11.3): YES there."""
+    if str(new.SOPClassUID) in DX:
+        new.BurnedInAnnotation = "YES"
+    elif "BurnedInAnnotation" in new:
+        del new.BurnedInAnnotation
 
 
 def _list(value: Any) -> list[str]:

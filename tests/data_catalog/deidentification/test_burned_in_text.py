@@ -98,11 +98,26 @@ def test_characters_at_the_borders_are_covered_and_lungs_are_not(chest):
     assert hit >= 0.98 * total, missed
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("style", ["white", "shadow"])
+def test_turned_text_is_covered(chest, turns, style):
+    image, lungs = chest
+    for font in ("simplex", "complex"):
+        inks = [np.rot90(ink, turns) for ink in drawn("YAMADA TARO 1956", font, 26)]
+        place = (200, 8) if turns % 2 else (6, 200)
+        plane = cover(text_boxes(unit(burnt(image, inks, place, style))), image.shape)
+        assert not (plane & lungs).any()
+        letters = np.zeros(image.shape)
+        letters[place[0] : place[0] + inks[0].shape[0], place[1] : place[1] + inks[0].shape[1]] = sum(inks)
+        assert plane[letters > 0.5].mean() > 0.97
+
+
 def test_without_text_there_is_nothing(chest):
     assert text_boxes(unit(chest[0])) == []
     assert text_boxes(np.zeros((64, 64), np.float32)) == []
-    noise = np.random.default_rng(1).random((600, 500), np.float32)
-    assert text_boxes(noise) == []
+    for seed in range(10):  # of 26 grey levels; in noise from black to white, some rows look like text
+        noise = np.random.default_rng(seed).normal(0.5, 0.1, (600, 500))
+        assert text_boxes(np.clip(noise, 0, 1).astype(np.float32)) == []
 
 
 def test_a_side_marker_alone_is_no_text(chest):

@@ -486,9 +486,18 @@ def test_a_text_box_is_blanked_and_said_so(tmp_path):
     np.testing.assert_array_equal(after.pixel_array[~blank], original[~blank])
     assert len(np.unique(after.pixel_array[2:12, 3:23])) == 1
     assert after.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
-    assert after.BurnedInAnnotation == "NO"
     assert [item.CodeValue for item in after.DeidentificationMethodCodeSequence] == ["113100", "113107", "113101"]
     assert after.ImageType[0] == "DERIVED"
+
+
+@pytest.mark.parametrize(("sop_class", "expected"), [("CR", None), ("SC", None), ("DX", "YES")])
+@pytest.mark.parametrize("said", ["YES", "NO", None])
+def test_blanking_promises_nothing(tmp_path, sop_class, expected, said):
+    ds = header("latin", sop_class)
+    if said:
+        ds.BurnedInAnnotation = said
+    assert deidentified(ds, tmp_path, boxes=[(2, 3, 10, 20)]).get("BurnedInAnnotation") == expected
+    assert deidentified(ds, tmp_path).get("BurnedInAnnotation") == said
 
 
 def test_key_files(tmp_path):
