@@ -24,7 +24,9 @@ from data_catalog.sources.chestxray14_files import (
     Tables,
     find_images,
     find_tables,
+    is_patient,
     official_split,
+    outside,
     patient_id,
     patient_of,
     read_boxes,
@@ -41,6 +43,7 @@ OLDEST = 120.0
 """Years. The table of 2017 holds ages up to 414, slips of the pen; that of 2020 none above 95."""
 IMAGES, PATIENTS, BOXES, TRAIN_VAL, TEST, UNREMARKABLE = 112_120, 30_805, 984, 86_524, 25_596, 60_361
 
+_WITHOUT_TRAIN_VAL = "The test list decides: all patients that are not on it train or validate."
 _AGE = re.compile(r"0*(\d+)([YMD]?)")
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "D": 365.25}
 
@@ -64,8 +67,9 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
 
     The published images are 1024 x 1024 whatever the original was; spacing is the original's, scaled. ``lesions`` come
     from the boxes of nodules and masses; an image with such a label and no box for it has unknown ones (readers boxed
-    one finding of an image, not all), any other has none. The test list's images are held back for testing, those on
-    the other list are dealt into training and validation by patient; without lists the project's own split is used.
+    one finding of an image, not all), and so has one with a box outside it; any other has none. The patients of the
+    test list are held back, all others are dealt into training and validation; without it the project's own split is
+    used.
 
     Raises:
         ValueError: no table, a table without its columns, or a list that is none.
@@ -90,7 +94,7 @@ def scan(root: Path, context: ScanContext) -> Iterator[Sample | Rejected]:
 def _lines(
     tables: Tables, images: Mapping[str, Path], boxes: Mapping[str, tuple[Box, ...]], named: set[str]
 ) -> Iterator[_Line]:
-    split, shared = official_split(tables)
+    split = official_split(tables)
     for line, row in read_entries(tables.entry):
         name = row["Image Index"]
         path = images.get(name)
@@ -100,9 +104,9 @@ def _lines(
             path or tables.entry.parent / "images" / Path(name).name,
             path is not None,
             boxes.get(name, ()),
-            split.get(name),
+            split.of(name),
             name in named,
-            patient_of(name) in shared,
+            patient_of(name) in split.shared,
         )
         named.add(name)
 
@@ -130,7 +134,7 @@ def _sample(line: _Line, table: Path, intake: Intake) -> Sample:
         age_years=age,
         sex=sex if sex in ("F", "M") else "",
         spacing=_spacing(row, facts.height, facts.width),
-        lesions=_lesions(line, findings, facts.width),
+        lesions=_lesions(line, findings, facts.height, facts.width),
         split=line.split,
         height=facts.height,
         width=facts.width,
@@ -143,9 +147,9 @@ def _check_line(line: _Line, where: str) -> None:
     row, name = line.row, line.row["Image Index"]
     if line.repeated:
         raise _invalid(line, f"{where}: expected each image once, but {name!r} came before")
-    if not row["Patient ID"].isascii() or not row["Patient ID"].isdigit():
+    if not is_patient(row["Patient ID"]):
         raise _invalid(line, f"{where}: expected a Patient ID in digits, but got {row['Patient ID']!r}")
-    if not patient_of(name).isdigit() or int(patient_of(name)) != int(row["Patient ID"]):
+    if not is_patient(patient_of(name)) or int(patient_of(name)) != int(row["Patient ID"]):
         raise _invalid(line, f"{where}: expected an image of patient {row['Patient ID']}, but {name!r} is of another")
     if line.on_both_lists:
         raise _invalid(line, f"{where}: expected each patient on one official list, but {row['Patient ID']} is on both")
@@ -173,12 +177,14 @@ def _spacing(row: Row, height: int, width: int) -> Spacing | None:
     return Spacing(y * rows / height, x * columns / width, "OriginalImagePixelSpacing")
 
 
-def _lesions(line: _Line, findings: tuple[str, ...], width: int) -> tuple[Lesion, ...] | None:
+def _lesions(line: _Line, findings: tuple[str, ...], height: int, width: int) -> tuple[Lesion, ...] | None:
     scale = width / PUBLISHED_SIDE  # boxes are in pixels of the published size
+    boxes = [box for box in line.boxes if box[0] in LESIONS]
+    if any(outside(box, PUBLISHED_SIDE, height / scale) for box in boxes):
+        return None
     boxed = tuple(
         Lesion(LESIONS[label], (y + h / 2) * scale - 0.5, (x + w / 2) * scale - 0.5, height=h * scale, width=w * scale)
-        for label, x, y, w, h in line.boxes
-        if label in LESIONS and w > 0 and h > 0
+        for label, x, y, w, h in boxes
     )
     labelled = {LESIONS[label] for label in findings if label in LESIONS}
     return None if labelled - {lesion.label for lesion in boxed} else boxed
@@ -222,8 +228,8 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
 def _check_tables(tables: Tables) -> Iterator[CheckItem]:
     parts = (
         ("BBox_List_2017.csv: boxes", BOXES, "Without it nodules have no place.", _count_boxes, tables.boxes),
-        (ENTRY.train_val, TRAIN_VAL, "Without both lists the project's own split is used.", _count, tables.train_val),
-        (ENTRY.test, TEST, "Without both lists the project's own split is used.", _count, tables.test),
+        (ENTRY.train_val, TRAIN_VAL, _WITHOUT_TRAIN_VAL, _count, tables.train_val),
+        (ENTRY.test, TEST, "Without it the project's own split is used.", _count, tables.test),
     )
     broken = False
     for what, expected, without, count, path in parts:
@@ -233,10 +239,19 @@ def _check_tables(tables: Tables) -> Iterator[CheckItem]:
             broken = True
             yield CheckItem(what, str(expected), "unreadable", "fail", str(error))
     if not broken:
-        shared = sorted(official_split(tables)[1])
+        yield from _check_boxes(tables)
+        shared = sorted(official_split(tables).shared)
         if shared:
             advice = f"Download both lists again; their images are refused. The first is {shared[0]}."
             yield CheckItem("patients on both lists", "0", str(len(shared)), "fail", advice)
+
+
+def _check_boxes(tables: Tables) -> Iterator[CheckItem]:
+    boxes = read_boxes(tables.boxes)
+    wrong = [name for name, of in boxes.items() for box in of if outside(box, PUBLISHED_SIDE, PUBLISHED_SIDE)]
+    if wrong:
+        advice = f"Use the published table: the lesions of such images are unknown. The first is of {wrong[0]}."
+        yield CheckItem("boxes outside the image", "0", str(len(wrong)), "warn", advice)
 
 
 def _count(path: Path | None) -> int:

@@ -230,20 +230,53 @@ def read_entries(path: Path) -> Iterator[tuple[int, Row]]:
         yield line, row
 
 
-def official_split(tables: Tables) -> tuple[dict[str, str], set[str]]:
-    """Image -> split of the two official lists, and patients that are wrongly on both.
+@dataclass(frozen=True, slots=True)
+class OfficialSplit:
+    """What the two official lists say of each image.
 
-    "test" as listed; the others "train" or "val" by patient. Nothing where there is no test list.
+    Attributes:
+        test: patients with an image on the test list; where there are none, the lists say nothing.
+        shared: patients that are wrongly on both lists.
+    """
+
+    test: frozenset[str]
+    shared: frozenset[str]
+
+    def of(self, name: str) -> str | None:
+        """The split of an image: "test" for patients of that list, "train" or "val" for others; None without one."""
+        patient = patient_of(name)
+        if not self.test or not is_patient(patient):
+            return None
+        return "test" if patient in self.test else train_or_val(patient_id(patient))
+
+
+def official_split(tables: Tables) -> OfficialSplit:
+    """The split of the two official lists. The test list alone is enough: who is not on it trains or validates.
 
     Raises:
         ValueError: a list that is none.
     """
-    test, train = read_list(tables.test), read_list(tables.train_val)
-    if not test:
-        return {}, set()
-    shared = {patient_of(name) for name in test} & {patient_of(name) for name in train}
-    others = {name: train_or_val(patient_id(patient_of(name))) for name in train}
-    return others | dict.fromkeys(test, "test"), shared
+    test, train = ({patient_of(name) for name in read_list(path)} for path in (tables.test, tables.train_val))
+    return OfficialSplit(frozenset(test), frozenset(test & train))
+
+
+def is_patient(digits: str) -> bool:
+    """Whether ``digits`` can be a patient's number.
+
+    >>> is_patient("00000013"), is_patient("\u00b2"), is_patient("")
+    (True, False, False)
+    """
+    return digits.isascii() and digits.isdigit()
+
+
+def outside(box: Box, width: float, height: float) -> bool:
+    """Whether a box has no size, or its centre lies outside an image of that size, in the box's own pixels.
+
+    >>> outside(("Mass", 900.0, 900.0, 200.0, 200.0), 1024, 1024), outside(("Mass", -50.0, 9.0, 78.0, 9.0), 1024, 1024)
+    (False, True)
+    """
+    _, x, y, w, h = box
+    return w <= 0 or h <= 0 or not (0 <= x + w / 2 <= width and 0 <= y + h / 2 <= height)
 
 
 def patient_id(digits: str) -> str:

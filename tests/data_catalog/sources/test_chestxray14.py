@@ -387,3 +387,58 @@ def test_the_real_tables(shared_data, tmp_path):
         header = next(csv.reader(stream))
     made = build(tmp_path / "made", 4) / TABLE
     assert next(csv.reader(made.open(newline=""))) == header
+
+
+@pytest.mark.parametrize("train_list", ["whole", "cut off", "missing"])
+def test_the_test_list_alone_decides_who_is_tested(root, train_list):
+    whole = {row.image_path: row.split for row in found(root)[0]}
+    path = root / "train_val_list.txt"
+    if train_list == "missing":
+        path.unlink()
+    elif train_list == "cut off":
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    listed = (root / "test_list.txt").read_text().splitlines()
+    (root / "test_list.txt").write_text("".join(f"{name}\n" for name in listed if name != "00000003_001.png"))
+    rows, refused = found(root)
+    assert refused == []
+    assert {row.image_path: row.split for row in rows} == whole  # the other image of patient 3 is tested all the same
+    expected = {
+        row.patient_id: "test" if int(row.patient_id[-5:]) % 3 == 0 else train_or_val(row.patient_id) for row in rows
+    }
+    assert {row.patient_id: row.split for row in rows} == expected
+    dealt = assign_split(rows, SplitConfig(test=0.9, val=0.05))
+    assert {row.patient_id for row in dealt if row.split == "test"} == {"chestxray14/00003", "chestxray14/00006"}
+
+
+def test_check_says_what_a_missing_list_means(root):
+    (root / "train_val_list.txt").unlink()
+    (root / "test_list.txt").unlink()
+    advice = {item.what: item.advice for item in check(root, ScanContext(root.parent / "work"))}
+    assert "test list decides" in advice["train_val_list.txt"]
+    assert "the project's own split" in advice["test_list.txt"]
+
+
+@pytest.mark.parametrize(
+    ("box", "lies_in"),
+    [("2000,100,50,50", False), ("-50,100,78,50", False), ("100,1010,50,50", False), ("100,100,0,50", False),
+     ("900,900,200,200", True)],
+)  # fmt: skip
+def test_a_box_outside_its_image_makes_lesions_unknown(root, box, lies_in):
+    with (root / "BBox_List_2017.csv").open("a") as stream:
+        stream.write(f"00000001_001.png,Nodule,{box}\n")
+    rows, refused = found(root)
+    assert (len(rows), refused) == (12, [])
+    assert (rows[1].lesions is not None) is lies_in
+    assert [row.lesions for row in rows[2:]] == [row.lesions for row in found(build(root.parent / "b", 12, 3))[0][2:]]
+    items = {item.what: item for item in check(root, ScanContext(root.parent / "work"))}
+    if lies_in:
+        assert "boxes outside the image" not in items
+    else:
+        assert (items["boxes outside the image"].status, items["boxes outside the image"].found) == ("warn", "1")
+
+
+def test_a_name_of_digits_that_are_none(root):
+    edit(root / TABLE, "00000001_000.png,No Finding,0,1,", "\u00b2_000.png,No Finding,0,1,")
+    rows, refused = found(root)
+    assert len(rows) == 11
+    assert {row.reason for row in refused} == {Reason.MANIFEST_ROW_INVALID}
