@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +34,10 @@ from data_catalog.manifest import MaskFile, Sample, read_manifest, sample_id_of,
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
 from data_catalog.vocabulary import Convention
+
+_LOG = logging.getLogger(__name__)
+_OF_ONE_CT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, cv2.error)
+"""What a CT that nobody thought of may raise. Memory, files and the device fail for all CTs: those end the run."""
 
 STAGE = "simulate"
 ROWS, REJECTED = "rows.parquet", "rejected.parquet"
@@ -72,7 +78,7 @@ def simulate_case(
     """Simulate ``config.count`` radiographs of one CT into the folder ``out``, which appears as a whole.
 
     ``out`` holds ``images``, ``masks``, ``soft_tissue``, and ``rows.parquet`` and ``rejected.parquet`` about them. A CT
-    that cannot be used is a row of the latter.
+    that cannot be used is a row of the latter, also where what went wrong was not foreseen; then nothing else is left.
 
     Args:
         case: where the CT lies.
@@ -83,24 +89,49 @@ def simulate_case(
     Raises:
         ValueError: the folder of patches holds none; no such device.
     """
+    pick_device(config.device)  # refused for all CTs rather than for each
     patches, rejected = usable_patches(patches_of(config), case.source)
     samples: list[Sample] = []
     with replacing_folder(out) as part:
         try:
-            thorax = prepare(_with_lungs(read_ct(case), case), config.size)
-            for index in range(config.count):
-                seed = (config.seed, int(case.sha256[:12], 16), index)
-                radiograph = simulate(thorax, config, seed, patches)
-                row = _written(radiograph, case, index, thorax, part)
-                samples.append(_moved(row, part, out))
+            for sample in _radiographs(case, config, patches, part):
+                samples.append(_moved(sample, part, out))
                 if on_radiograph is not None:
                     on_radiograph()
         except Refusal as refusal:
             samples = []
+            _remove_all(part)
             rejected.append(Rejected.of(refusal, path=case.image_paths[0], source=case.source, stage=STAGE))
         write_manifest(samples, part / ROWS)
         write_rejected(rejected, part / REJECTED)
     return SimulatedCase(tuple(samples), tuple(rejected))
+
+
+def _radiographs(case: CtCase, config: SimulationConfig, patches: list[Path], folder: Path) -> Iterator[Sample]:
+    """Write the radiographs of one CT below ``folder``; the row of each.
+
+    Raises:
+        Refusal: what cannot be used; UNDECODABLE for errors that nobody foresaw.
+    """
+    try:
+        thorax = prepare(_with_lungs(read_ct(case), case), config.size)
+        for index in range(config.count):
+            seed = (config.seed, int(case.sha256[:12], 16), index)
+            yield _written(simulate(thorax, config, seed, patches), case, index, thorax, folder)
+    except _OF_ONE_CT as error:
+        where = case.image_paths[0]
+        _LOG.exception("%s could not be simulated", where)
+        sentence = (
+            f"{where}: expected a CT that can be projected at {config.size} pixels, but got "
+            f"{type(error).__name__}: {error}. Leave it out, or report it with the shape and spacing of the CT."
+        )
+        raise Refusal(Reason.UNDECODABLE, sentence, where) from error
+
+
+def _remove_all(folder: Path) -> None:
+    """Empty ``folder``: radiographs of a CT that failed later on are in no manifest."""
+    for path in folder.iterdir():
+        shutil.rmtree(path)
 
 
 def usable_patches(paths: list[Path], source: str) -> tuple[list[Path], list[Rejected]]:

@@ -41,6 +41,15 @@ class Reduction:
         return moved
 
 
+def block_sizes(spacing: tuple[float, float, float], steps: tuple[float, int, float]) -> tuple[int, int, int]:
+    """Voxels per block along (z, y, x) for blocks of about ``steps`` (z in mm, y in voxels, x in mm).
+
+    >>> block_sizes((0.625, 0.7, 0.7), (2.4, 6, 2.4))
+    (4, 6, 3)
+    """
+    return max(1, int(steps[0] / spacing[0] + 0.25)), steps[1], max(1, int(steps[2] / spacing[2] + 0.25))
+
+
 def make_reduction(
     shape: tuple[int, ...],
     spacing: tuple[float, float, float],
@@ -51,10 +60,11 @@ def make_reduction(
 ) -> Reduction:
     """Blocks of about ``steps`` (z in mm, y in voxels, x in mm); finer levels along z where slices are thicker.
 
-    Levels go as far from the middle as ``reach_mm``, past the CT's ends where ``extend``.
+    Levels go as far from the middle as ``reach_mm``, past the CT's ends where ``extend``. ``shape`` is that of the
+    volumes which are reduced: whole blocks long.
     """
-    blocks = (max(1, int(steps[0] / spacing[0] + 0.25)), steps[1], max(1, int(steps[2] / spacing[2] + 0.25)))
-    count, thick = -(-shape[0] // blocks[0]), blocks[0] * spacing[0]
+    blocks = block_sizes(spacing, steps)
+    count, thick = shape[0] // blocks[0], blocks[0] * spacing[0]
     per_block = int(np.clip(round(thick / steps[0]), 1, _LEVELS_PER_SLICE))
     middle = (
         np.linalg.inv(to_patient)[2, 3] / blocks[0] - 0.5 * (blocks[0] - 1) / blocks[0]
@@ -110,8 +120,10 @@ def add_reduced(reduction: Reduction, change: Floats, box: tuple[slice, slice, s
 
 
 def _reach(weights: Floats) -> slice:
-    """The rows that have a weight."""
+    """The rows that have a weight; none where all levels end before."""
     there = np.flatnonzero(weights.any(axis=1))
+    if not len(there):
+        return slice(0, 0)
     return slice(int(there[0]), int(there[-1]) + 1)
 
 

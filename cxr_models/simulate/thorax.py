@@ -19,6 +19,7 @@ from cxr_models.simulate.reduction import (
     Box,
     Reduction,
     add_reduced,
+    block_sizes,
     make_reduction,
     mark_reduced,
     occupied,
@@ -64,6 +65,7 @@ class Thorax:
         boxes: where these volumes are not empty.
         nodules: of the CT, or set into it.
         half_width, half_height: of the lungs, mm.
+        slices: of the CT, up to a whole block of ``image``; ``ct`` may be padded further.
     """
 
     ct: CtVolume
@@ -80,6 +82,7 @@ class Thorax:
     nodules: tuple[CtNodule, ...]
     half_width: float
     half_height: float
+    slices: int
 
     @property
     def field_mm(self) -> float:
@@ -89,9 +92,9 @@ class Thorax:
     @property
     def ends(self) -> tuple[float, float]:
         """Where the CT ends towards the feet and the head, z in mm."""
-        height, depth, width = self.ct.hu.shape
+        _, depth, width = self.ct.hu.shape
         x, y = 0.5 * (width - 1), 0.5 * (depth - 1)
-        low, high = (float(self.to_patient[2] @ [x, y, z, 1.0]) for z in (0, height - 1))
+        low, high = (float(self.to_patient[2] @ [x, y, z, 1.0]) for z in (0, self.slices - 1))
         return low, high
 
     @property
@@ -154,10 +157,11 @@ def prepare(ct: CtVolume, size: int) -> Thorax:
     spacing, step_mm = turned.spacing, _field(half_width, half_height) / size
     slab, thin = (max(1, round(mm / spacing[1])) for mm in (SLAB_MM, LABEL_SLAB_MM))
     reach = _REACH * step_mm * size
-    image = make_reduction(turned.hu.shape, spacing, to_patient, (step_mm, slab, step_mm), reach, True)
-    anatomy = make_reduction(turned.hu.shape, spacing, to_patient, (2 * step_mm, thin, 2 * step_mm), reach, False)
-    whole = tuple(math.lcm(a, b) for a, b in zip(image.blocks, anatomy.blocks, strict=True))
-    ct, merged = _without_couch(turned, merged, whole)
+    fine, coarse = (step_mm, slab, step_mm), (2 * step_mm, thin, 2 * step_mm)
+    sizes = zip(block_sizes(spacing, fine), block_sizes(spacing, coarse), strict=True)
+    ct, merged = _without_couch(turned, merged, tuple(math.lcm(a, b) for a, b in sizes))
+    image = make_reduction(ct.hu.shape, spacing, to_patient, fine, reach, True)
+    anatomy = make_reduction(ct.hu.shape, spacing, to_patient, coarse, reach, False)
     soft, bone = (table[ct.hu.view(np.uint16)] for table in tables())
     rib = bone * _rib_region(merged, names, ct.spacing)
     labels, covered = reduce_labels(anatomy, merged, len(names))
@@ -177,6 +181,7 @@ def prepare(ct: CtVolume, size: int) -> Thorax:
         (),
         half_width,
         half_height,
+        -(-turned.hu.shape[0] // image.blocks[0]) * image.blocks[0],
     )
     return thorax.with_nodules(ct.hu, ct.nodules) if ct.nodules else thorax
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cxr_models.simulate import folder as folder_module
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import case_key, simulate_case, simulate_folder
 from data_catalog.ct.case import CtCase
@@ -16,6 +17,7 @@ from data_catalog.manifest import read_manifest
 from data_catalog.masks.files import read_masks
 from data_catalog.radiograph import Structure
 from data_catalog.reading import read_radiograph
+from data_catalog.refusals import Reason
 from data_catalog.source import ScanContext
 from data_catalog.sources import SOURCES
 from data_catalog.vocabulary import Convention
@@ -86,6 +88,56 @@ def test_a_ct_that_cannot_be_read_is_refused_and_the_others_go_on(cases, tmp_pat
     assert read_manifest(tmp_path / "out" / "manifest.parquet") == list(result.samples)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.nii.gz", "out"]
     assert seen == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes differ"), IndexError("7"), ZeroDivisionError("no width")])
+def test_an_error_that_nobody_foresaw_refuses_one_ct(cases, tmp_path, monkeypatch, error):
+    calls = []
+
+    def failing(thorax, *rest):
+        calls.append(thorax)
+        if len(calls) == 2:  # the second radiograph of the first CT
+            raise error
+        return real(thorax, *rest)
+
+    real = folder_module.simulate
+    monkeypatch.setattr(folder_module, "simulate", failing)
+    result = simulate_folder(cases[:2], CONFIG.model_copy(update={"size": 64}), tmp_path / "out")
+    (row,) = result.rejected
+    assert row.reason is Reason.UNDECODABLE
+    assert row.path == cases[0].image_paths[0]
+    assert f"{type(error).__name__}: {error}" in row.sentence
+    assert {sample.patient_id for sample in result.samples} == {cases[1].patient_id}
+    assert len(list((tmp_path / "out" / "images").iterdir())) == len(result.samples) == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_errors_of_the_machine_end_the_run(cases, tmp_path, monkeypatch, error):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(folder_module, "simulate", failing)
+    with pytest.raises(type(error)):
+        simulate_folder(cases[:2], CONFIG, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_ct_leaves_no_radiographs(cases, tmp_path, monkeypatch):
+    def failing(thorax, config, seed, patches):
+        if seed[2] == 1:
+            raise ValueError("shapes differ")
+        return real(thorax, config, seed, patches)
+
+    real = folder_module.simulate
+    monkeypatch.setattr(folder_module, "simulate", failing)
+    simulate_case(cases[0], CONFIG.model_copy(update={"size": 64}), tmp_path / "case")
+    assert sorted(path.name for path in (tmp_path / "case").iterdir()) == ["rejected.parquet", "rows.parquet"]
+
+
+def test_a_device_that_is_not_there_is_no_refusal(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="CUDA"):
+        simulate_case(cases[0], CONFIG.model_copy(update={"device": "cuda"}), tmp_path / "case")
 
 
 def test_a_killed_run_goes_on_where_it_stopped(cases, tmp_path, monkeypatch):
