@@ -15,6 +15,7 @@ from data_catalog.ct.labels import read_labels
 from data_catalog.ct.lidc_consensus import find_consensus, grid_of
 from data_catalog.ct.lidc_xml import read_lidc_xml
 from data_catalog.ct.nifti import Grid, is_nifti, read_nifti
+from data_catalog.ct.plausible_labels import check_labels
 from data_catalog.ct.series import CtSeries, read_series
 from data_catalog.ct.volume import CtNodule, CtVolume
 from data_catalog.radiograph import Structure
@@ -36,7 +37,8 @@ def read_ct(case: CtCase) -> CtVolume:
     Raises:
         Refusal: what :func:`~data_catalog.ct.series.read_series` or :func:`~data_catalog.ct.nifti.read_nifti` refuse;
             NOT_HOUNSFIELD; WRONG_BODY_PART (no lung); MASK_MISSING, MASK_UNREADABLE, MASK_SIZE_MISMATCH, MASK_INVALID
-            of the labels; ANNOTATION_INVALID, UNSAFE_XML, TRUNCATED of the readers' XML.
+            of the labels (also where the CT shows something else at their place); ANNOTATION_INVALID, UNSAFE_XML,
+            TRUNCATED of the readers' XML.
     """
     first = Path(case.image_paths[0])
     series: CtSeries | None = None
@@ -63,7 +65,10 @@ def _labels(case: CtCase, hu: npt.NDArray[np.int16], grid: Grid) -> Labels:
     if not case.labels_path:
         labels, names = label_by_density(hu, grid.affine)
         return labels, {label: name for label, name in names.items() if name[0] not in ROUGH}
-    return read_labels(Path(case.labels_path), Path(case.structures_path) if case.structures_path else None, grid)
+    path = Path(case.labels_path)
+    labels, names = read_labels(path, Path(case.structures_path) if case.structures_path else None, grid)
+    check_labels(path, hu, labels, names, grid.affine)
+    return labels, names
 
 
 def _nodules(case: CtCase, series: CtSeries | None) -> tuple[CtNodule, ...]:
