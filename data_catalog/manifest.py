@@ -202,6 +202,11 @@ def to_table(samples: Sequence[Sample]) -> pa.Table:
     )
 
 
+def content_of(sample: Sample) -> dict[str, Any]:
+    """Every field of a row as plain values: what its digest is taken over, so that no field can be forgotten."""
+    return {name: _plain(getattr(sample, name)) for name in SCHEMA.names}
+
+
 def _plain(value: Any) -> Any:
     """A field's value as Arrow takes it: records as dicts (``dataclasses.asdict`` takes five times as long)."""
     if isinstance(value, tuple):

@@ -103,6 +103,22 @@ def check_split(samples: Sequence[Sample]) -> None:
     Raises:
         SplitLeak: naming the first patient or pair, how many there are, and what to do.
     """
+    check_patients(samples)
+    pairs = list(near_duplicates(samples))
+    if pairs:
+        held, trained = pairs[0]
+        raise SplitLeak(
+            f"Expected no near-duplicate image across the split, but {len(pairs)} pairs are, first {held.image_path} "
+            f"({held.split}) and {trained.image_path} (train). Remove one of each, or give both one patient."
+        )
+
+
+def check_patients(samples: Sequence[Sample]) -> None:
+    """Refuse a split that shares a patient.
+
+    Raises:
+        SplitLeak: naming the first patient, how many there are, and what to do.
+    """
     sides: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         sides[sample.patient_id].add(str(sample.split))
@@ -111,13 +127,6 @@ def check_split(samples: Sequence[Sample]) -> None:
         raise SplitLeak(
             f"Expected every patient in one split, but {len(shared)} are in several, first {shared[0]!r} in "
             f"{sorted(sides[shared[0]])}. Give all images of a patient one `split`, or leave the column out."
-        )
-    pairs = list(near_duplicates(samples))
-    if pairs:
-        held, trained = pairs[0]
-        raise SplitLeak(
-            f"Expected no near-duplicate image across the split, but {len(pairs)} pairs are, first {held.image_path} "
-            f"({held.split}) and {trained.image_path} (train). Remove one of each, or give both one patient."
         )
 
 

@@ -41,7 +41,7 @@ def simulate(
     options["nodule_patches"] = None if nodules is None else str(nodules.resolve())
     given = {name: value for name, value in options.items() if value is not None}
     with reporting_errors(as_json):
-        result = _simulate(sources, out, config, given, quiet or as_json)
+        result = _simulate(sources, out.absolute(), config, given, quiet or as_json)
     if as_json:
         print(json.dumps(result))
     elif not quiet:

@@ -18,7 +18,7 @@ from data_catalog.masks.files import is_annotated
 from data_catalog.masks.plausibility import check_masks
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected, read_rejected, write_rejected
-from data_catalog.split import SplitConfig, assign_split, check_split, near_duplicates, perceptual_hash
+from data_catalog.split import SplitConfig, assign_split, check_patients, near_duplicates, perceptual_hash
 from data_catalog.vocabulary import Convention
 from tasks.caching import BY_KEY
 from tasks.progress import sink
@@ -118,7 +118,7 @@ def assemble_cohort(
 
     Raises:
         ConventionMix: rows draw one of ``structures`` by several conventions.
-        SplitLeak: a split that came with the data shares a patient or a near-duplicate.
+        SplitLeak: a split that came with the data shares a patient.
         ValueError: too few images or patients are left.
     """
     samples = [row for shard in shards for row in read_manifest(Path(shard.folder) / "rows.parquet")]
@@ -129,11 +129,11 @@ def assemble_cohort(
         reasons = dict(Counter(str(row.reason) for row in rejected))
         raise ValueError(f"Expected at least one usable image, but all were refused: {reasons or 'no image found'}")
     check_conventions(samples, structures, mix)
-    check_split([sample for sample in samples if sample.split is not None])
+    check_patients([sample for sample in samples if sample.split is not None])
     samples, leaking = without_leaks(assign_split(samples, config))
     rejected += leaking
     write_rejected(rejected, folder / "rejected.parquet")
-    check_split(samples)
+    check_patients(samples)
     write_manifest(samples, folder / "manifest.parquet")
     return Cohort(
         manifest=str(folder / "manifest.parquet"),
@@ -165,7 +165,7 @@ def model_suffix(samples: Sequence[Sample], structures: Sequence[Structure]) -> 
 def without_leaks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
     """Refuse training images that are near-duplicates of held-back ones; held-back images stay.
 
-    A split that came with the data has been refused as a whole by then (:func:`check_split`).
+    So too where the split came with the data: of a published set nobody can move an image.
     """
     leaks = {train.sample_id: (held, train) for held, train in near_duplicates(samples)}
     rejected = [
@@ -190,5 +190,12 @@ def test_digest(samples: Sequence[Sample]) -> str:
 
 def cohort_digest(samples: Sequence[Sample]) -> str:
     """Digest of images, masks and split: what a model trained and tested on these rows depends on."""
-    rows = [[s.image_sha256, s.split, [[m.structure, m.sha256] for m in s.masks]] for s in samples]
+    rows = [[s.image_sha256, s.split, *_truth(s)] for s in samples]
     return digest_of(sorted(rows, key=str))
+
+
+def _truth(sample: Sample) -> list[object]:
+    """What a row's masks and lesions are drawn from: lesions without a mask are drawn by size and spacing."""
+    lesions = [str(lesion) for lesion in sample.lesions] if sample.lesions is not None else None
+    masks = [[mask.structure, mask.sha256, mask.convention, mask.part] for mask in sample.masks]
+    return [masks, lesions, str(sample.spacing) if lesions else None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from cxr_models.phantom import PhantomConfig, render_cohort
 from data_catalog.digest import digest_of, source_digest
 from data_catalog.digest_index import DigestIndex
 from data_catalog.gather import gather
-from data_catalog.manifest import Sample, read_manifest_table, write_manifest
+from data_catalog.manifest import content_of, read_manifest_table, write_manifest
 from data_catalog.masks.conventions import Allowed, ConventionTally
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import write_rejected
@@ -71,7 +70,7 @@ def plan_shards(ingested: Ingested, structures: Sequence[Structure], mix: Allowe
     conventions = ConventionTally(structures)
     for rows in bucket_rows(read_manifest_table(Path(ingested.manifest))):
         conventions.add(rows)
-        key = digest_of(code, [_identity(sample) for sample in rows])[:32]
+        key = digest_of(code, [content_of(sample) for sample in rows])[:32]
         path = folder / "planned" / f"{key}.parquet"
         if not path.exists():
             write_manifest(rows, path)
@@ -80,25 +79,12 @@ def plan_shards(ingested: Ingested, structures: Sequence[Structure], mix: Allowe
     return shards
 
 
+DECODERS = (
+    "numpy", "scipy", "opencv-python-headless", "pydicom", "pillow", "python-gdcm", "pylibjpeg-openjpeg",
+    "pylibjpeg-rle", "pyjpegls", "isal", "simpleitk", "imagehash",
+)  # fmt: skip
+
+
 def versions() -> list[str]:
     """Versions of the libraries that decode and resize: another one may give other pixels."""
-    return [f"{name} {version(name)}" for name in ("numpy", "opencv-python-headless", "pydicom", "pillow")]
-
-
-def _identity(sample: Sample) -> list[object]:
-    return [
-        sample.image_path,
-        sample.image_sha256,
-        sample.patient_id,
-        sample.source,
-        sample.view,
-        sample.split,
-        sample.acquisition,
-        sample.licence,
-        sample.source_url,
-        sample.findings,
-        sample.spacing and asdict(sample.spacing),
-        sample.lesions and [asdict(lesion) for lesion in sample.lesions],
-        sample.soft_tissue_path,
-        [asdict(mask) for mask in sample.masks],
-    ]
+    return [f"{name} {version(name)}" for name in DECODERS]

@@ -117,3 +117,15 @@ def test_the_main_job_trains_on_simulated_radiographs_and_caches_them(cts, tmp_p
     second = cxr_run(*arguments)
     assert second["recomputed"] == 0
     assert second["steps"]["simulate-ct"] == {"ran": 0, "cached": 3}
+
+
+def test_a_relative_folder_is_written_and_read_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ct_labels.build(tmp_path / "cts", 3, 0)
+
+    result = CliRunner().invoke(app, ["simulate", "ct-labels=cts", "--out", "out", "--size", "64", "--count", "1"])
+
+    assert result.exit_code == 0, result.output
+    rows = read_manifest(Path("out/manifest.parquet"))
+    assert len(rows) == 3
+    assert all(Path(row.image_path).is_file() and row.image_path.startswith(str(tmp_path)) for row in rows)
