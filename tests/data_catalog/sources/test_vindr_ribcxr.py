@@ -223,7 +223,7 @@ def test_folders_of_a_windows_path_choose_between_two_files(root):
     folder = root / "Data" / "train" / "img"
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / FIRST), cv2.imread(str(root / "imgs" / "VinDr_RibCXR_val_000.png")) // 2)
-    for path in (rf"Data\train\img\{FIRST}", f"imgs/{FIRST}"):
+    for path in (rf"Data\train\img\{FIRST}", rf"imgs\{FIRST}"):
         edit(root, lambda content, path=path: content["img"].update({"0": path}))
         assert scanned(root)[0][FIRST].image_path == str(root / path.replace("\\", "/"))
 
