@@ -15,7 +15,7 @@ from data_catalog.refusals import Reason, Refusal
 Mask = npt.NDArray[np.bool_]
 
 AIR_HU, LEAST_AIR = -400, 0.3
-"""Normally aerated lung is below -500 HU (Gattinoni 2001); so much of it is left even where most of it is consolidated."""
+"""Normally aerated lung is below -500 HU (Gattinoni 2001); so much is left where most of it is consolidated."""
 MOST_AIR_AROUND = 0.5
 """Share of air around the lungs, as a part of that in them. Around: chest wall, diaphragm, mediastinum."""
 BONE_HU, BONE_CONTRAST_HU = 60, 30

@@ -125,5 +125,5 @@ def test_the_real_ct_passes_and_its_flipped_and_shifted_labels_do_not(shared_dat
     ct = read_ct(case)
     for axis in range(3):
         sentence(ct.hu, np.flip(ct.labels, axis), ct.names, ct.affine)
-        for mm in (-84, -20, 20, 84):
-            sentence(ct.hu, np.roll(ct.labels, round(mm / ct.spacing[axis]), axis), ct.names, ct.affine)
+    for axis, mm in ((0, 20), (1, 84), (2, -20)):
+        sentence(ct.hu, np.roll(ct.labels, round(mm / ct.spacing[axis]), axis), ct.names, ct.affine)
