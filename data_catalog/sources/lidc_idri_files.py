@@ -150,10 +150,10 @@ def _drop_copies(files: Files) -> None:
         if row.reason is Reason.DUPLICATE_IMAGE:
             copies.setdefault(Path(row.path).parent, []).append(row)
     kept = {image.path.parent for images in files.series.values() for image in images}
-    for folder, rows in copies.items():
-        if folder in kept or len(rows) == 1:
-            continue
-        files.refused = [row for row in files.refused if row not in set(rows)]
+    whole = {folder: rows for folder, rows in copies.items() if folder not in kept and len(rows) > 1}
+    dropped = {id(row) for rows in whole.values() for row in rows}
+    files.refused = [row for row in files.refused if id(row) not in dropped]
+    for folder, rows in whole.items():
         sentence = (
             f"{folder}: expected each series once, but all of its {len(rows)} images are elsewhere too; the first: "
         )
