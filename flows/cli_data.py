@@ -62,13 +62,22 @@ def list_sources(as_json: AsJson = False) -> None:
 
 
 @data_app.command()
-def check(source: KindAndPath, as_json: AsJson = False) -> None:
-    """Compare a folder with what was published: what is there, what is missing, counts and checksums."""
+def check(
+    source: KindAndPath,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Read downloaded archives whole and compare their checksums.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a folder with what was published: what is there, what is missing, counts, sizes and checksums."""
+    from data_catalog.downloads.verify import check_downloads
+
     with reporting_errors(as_json):
         spec = source_spec(source)
         known = SOURCES[spec.kind]
         with tempfile.TemporaryDirectory(prefix="cxr-check-") as workdir:
-            items = list(known.check(Path(spec.path), ScanContext(Path(workdir))))
+            items = list(check_downloads(spec.kind, Path(spec.path), checksums=checksums))
+            items += known.check(Path(spec.path), ScanContext(Path(workdir)))
     if as_json:
         lines = [{name: getattr(item, name) for name in CheckItem.__slots__} for item in items]
         print(json.dumps({"kind": spec.kind, "path": spec.path, "licence": known.licence, "items": lines}))
