@@ -37,6 +37,7 @@ def convert_shard(key: str, shard: PlannedShard, out: Path, secret: Path) -> Con
     rows: list[Sample] = []
     rejected: list[Rejected] = []
     with replacing_folder(out) as part:
+        (part / "dicom").mkdir()  # there also where all images are refused: the shard is done then, too
         for sample in planned:
             try:
                 rows.append(_moved(convert_any(sample, part / "dicom", deidentifier), part, out))

@@ -220,6 +220,13 @@ def _moved(sample: Sample, old: Path, new: Path) -> Sample:
     return with_paths(sample, lambda path: str(new / Path(path).relative_to(old)))
 
 
+def _linked(path: str, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, target)
+
+
 def simulate_folder(
     cases: Sequence[CtCase],
     config: SimulationConfig,
@@ -258,7 +265,7 @@ def simulate_folder(
                 for path in (sample.image_path, sample.soft_tissue_path, *(mask.path for mask in sample.masks)):
                     if path is not None:
                         (target := part / Path(path).relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
-                        os.link(path, target)
+                        _linked(path, target)
                 samples.append(_moved(sample, folder, out))
             refused += read_rejected(folder / REJECTED)
         write_manifest(samples, part / "manifest.parquet", root=out)
