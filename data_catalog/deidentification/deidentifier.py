@@ -21,13 +21,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.sr.codedict import Code, codes
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 
 from data_catalog.deidentification.elements import DX, ElementRules
 from data_catalog.deidentification.key import read_or_make_key
 from data_catalog.deidentification.pixels import Box, clean_pixels
 from data_catalog.deidentification.pseudonyms import Pseudonyms
 from data_catalog.deidentification.words import IdentifyingWords
+from data_catalog.dicom.read import completed
 from data_catalog.regular_file import read_regular
 
 METHOD = "PS3.15 E basic profile, dates moved"
@@ -95,12 +96,7 @@ class Deidentifier:
             Exception: what pydicom raises on a damaged file.
         """
         data = read_regular(path)
-        ds = dcmread(io.BytesIO(data), force=True)
-        if "TransferSyntaxUID" not in ds.file_meta:  # a data set without its preamble
-            implicit = ds.original_encoding[0]
-            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        ds.setdefault("BitsStored", ds.BitsAllocated)
-        ds.setdefault("PixelRepresentation", 0)
+        ds = completed(dcmread(io.BytesIO(data), force=True))
         if view and not ds.get("ViewPosition") and not ds.get("ViewCodeSequence"):
             ds.ViewPosition = view
         return self.deidentify_dataset(ds, data, patient=patient, boxes=boxes)

@@ -264,11 +264,11 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
     if header.encapsulated and data.rfind(_SEQUENCE_DELIMITER) <= data.rfind(_PIXEL_DATA_TAG):
         raise truncated(path, "its compressed pixel data has no end (sequence delimiter)")
     try:
-        plain = header.pixels_at is not None and is_plain(_completed(header.dataset))
+        plain = header.pixels_at is not None and is_plain(completed(header.dataset))
         if plain:  # the header is parsed once, and the pixels are not copied
             dataset, array = header.dataset, plain_pixels(memoryview(data)[header.pixels_at :], header.dataset)
         else:
-            dataset = _completed(dcmread(io.BytesIO(data), force=True))
+            dataset = completed(dcmread(io.BytesIO(data), force=True))
             array = decoded(dataset, data)
     except Exception as error:
         # Decoders raise errors of their own classes: whatever it is, this one file cannot be used.
@@ -291,7 +291,7 @@ def _stored_values(data: bytes, header: DicomHeader, path: Path) -> tuple[Datase
         raise _undecodable(path, error) from error
 
 
-def _completed(dataset: FileDataset) -> FileDataset:
+def completed(dataset: FileDataset) -> FileDataset:
     """``dataset`` itself, with what a data set without its preamble, or a careless writer, leaves out."""
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit = dataset.original_encoding[0]
