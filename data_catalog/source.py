@@ -51,6 +51,21 @@ class CheckItem:
     advice: str = ""
 
 
+def counted(what: str, expected: int, found: int, without: str = "", *, part: str) -> CheckItem:
+    """A count against the published one.
+
+    Args:
+        what: is counted.
+        expected: as published.
+        found: what is there.
+        without: advice where there is none at all; "" takes ``part``.
+        part: advice where the counts differ.
+    """
+    if found == expected:
+        return CheckItem(what, str(expected), str(found), "ok")
+    return CheckItem(what, str(expected), str(found), "warn", without if without and not found else part)
+
+
 Check = Callable[[Path, ScanContext], Iterator[CheckItem]]
 
 

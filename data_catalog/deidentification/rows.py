@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +13,7 @@ from data_catalog.atomic import replacing
 from data_catalog.deidentification.deidentifier import Deidentifier
 from data_catalog.digest import file_digest
 from data_catalog.images.files import read_image_file
+from data_catalog.images.png_write import encode_png
 from data_catalog.manifest import MaskFile, Sample, sample_id_of
 from data_catalog.masks.files import READERS
 from data_catalog.radiograph import Structure
@@ -95,7 +95,7 @@ def _soft_tissue(row: Sample, folder: Path, final: Path, name: str) -> str | Non
 
 def _png(pixels: npt.NDArray[np.uint8 | np.uint16], path: Path) -> Path:
     with replacing(path) as part:
-        part.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        part.write_bytes(encode_png(pixels))
     return path
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+def encode_png(pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     """A grey image (H, W) as a PNG of the array's own depth, 8 or 16 bits, lossless.
 
     Raises:

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data_catalog.intake import STAGE, Intake, missing
 from data_catalog.manifest import Lesion, Sample, sample_id_of
 from data_catalog.radiograph import Spacing, Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
-from data_catalog.source import CheckItem, ScanContext, Source
+from data_catalog.source import CheckItem, ScanContext, Source, counted
 from data_catalog.sources.chestxray14_files import (
     ENTRY,
     ENTRY_COLUMNS,
@@ -277,11 +278,7 @@ def _check_images(entry: Path, names: Counter[str], context: ScanContext) -> Ite
         yield CheckItem("image files that no line names", "0", str(len(extra)), "warn", f"Remove them; {extra[0]}.")
 
 
-def _counted(what: str, expected: int, found: int, without: str = "") -> CheckItem:
-    if found == expected:
-        return CheckItem(what, str(expected), str(found), "ok")
-    advice = without if not found and without else "A part of the data set, or an edited file."
-    return CheckItem(what, str(expected), str(found), "warn", advice)
+_counted = partial(counted, part="A part of the data set, or an edited file.")
 
 
 SOURCE = Source(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data_catalog.images.files import check_mask_header
@@ -15,7 +16,7 @@ from data_catalog.intake import ImageFacts, Intake, missing
 from data_catalog.manifest import MaskFile, Sample, sample_id_of
 from data_catalog.radiograph import Spacing, Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
-from data_catalog.source import CheckItem, ScanContext
+from data_catalog.source import CheckItem, ScanContext, counted
 from data_catalog.sources.nlm_files import Files, Layout, find_files
 from data_catalog.sources.nlm_readings import Reading, read_reading
 from data_catalog.vocabulary import Convention
@@ -190,8 +191,4 @@ def _check_masks(nlm: NlmSet, files: Files) -> Iterator[CheckItem]:
             yield CheckItem(what, str(nlm.masks), "0", "fail", advice)
 
 
-def _counted(what: str, expected: int, found: int, without: str = "") -> CheckItem:
-    if found == expected:
-        return CheckItem(what, str(expected), str(found), "ok")
-    advice = without if not found and without else "A part of the set, or files were added."
-    return CheckItem(what, str(expected), str(found), "warn", advice)
+_counted = partial(counted, part="A part of the set, or files were added.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from data_catalog.images.metaimage import read_meta_header
@@ -12,7 +13,7 @@ from data_catalog.listing import Listing
 from data_catalog.manifest import Lesion, Sample, sample_id_of
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
-from data_catalog.source import CheckItem, ScanContext, Source
+from data_catalog.source import CheckItem, ScanContext, Source, counted
 from data_catalog.tables import Row, number, read_table
 
 KIND = "node21"
@@ -166,9 +167,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
         yield CheckItem("image files that no line names", "0", str(len(extra)), "warn", f"Remove them; {extra[0]}.")
 
 
-def _counted(what: str, expected: int, found: int) -> CheckItem:
-    advice = "" if found == expected else "A part of the data set, or an edited table."
-    return CheckItem(what, str(expected), str(found), "warn" if advice else "ok", advice)
+_counted = partial(counted, part="A part of the data set, or an edited table.")
 
 
 SOURCE = Source(

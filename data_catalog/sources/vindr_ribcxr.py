@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from data_catalog.intake import Intake, missing
@@ -12,7 +13,7 @@ from data_catalog.manifest import MaskFile, Sample, sample_id_of
 from data_catalog.masks.rib_polygons import RIBS, RibFile, check_polygon, part_of, polygon_digest, read_rib_file
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Refusal, Rejected
-from data_catalog.source import CheckItem, ScanContext, Source
+from data_catalog.source import CheckItem, ScanContext, Source, counted
 from data_catalog.vocabulary import Convention
 
 KIND = "vindr-ribcxr"
@@ -193,9 +194,7 @@ def check(root: Path, context: ScanContext) -> Iterator[CheckItem]:
         yield CheckItem("images that no file names", "0", str(len(extra)), "warn", f"Remove them; {extra[0].name}.")
 
 
-def _counted(what: str, expected: int, found: int) -> CheckItem:
-    advice = "" if found == expected else "A part of the data set, or an edited file."
-    return CheckItem(what, str(expected), str(found), "warn" if advice else "ok", advice)
+_counted = partial(counted, part="A part of the data set, or an edited file.")
 
 
 SOURCE = Source(
