@@ -8,24 +8,8 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cxr_models.simulate.camera import SOURCE_TO_DETECTOR_MM, Exposure, View
+from cxr_models.simulate.spans import Positive, Span, above, within
 from cxr_models.simulate.thorax import Thorax
-
-
-def _ordered(span: tuple[float, float]) -> tuple[float, float]:
-    if not span[0] <= span[1]:
-        raise ValueError(f"Expected (low, high) with low <= high, but got {span}")
-    return span
-
-
-Span = Annotated[tuple[float, float], AfterValidator(_ordered)]
-"""(low, high): drawn evenly between them; twice the same value fixes it."""
-Positive = Annotated[Span, AfterValidator(lambda span: _above(span, 0.0))]
-
-
-def _above(span: tuple[float, float], least: float) -> tuple[float, float]:
-    if span[0] <= least:
-        raise ValueError(f"Expected values above {least}, but got {span}")
-    return span
 
 
 class SimulationConfig(BaseModel):
@@ -58,17 +42,17 @@ class SimulationConfig(BaseModel):
     size: int = Field(default=512, ge=64, le=2048, multiple_of=2)
     seed: int = Field(default=0, ge=0)
     views: tuple[View, ...] = Field(default=("PA",), min_length=1)
-    kvp: Annotated[Span, AfterValidator(lambda span: _above(span, 40.0))] = (102.0, 128.0)
+    kvp: Annotated[Span, AfterValidator(lambda span: above(span, 40.0))] = (102.0, 128.0)
     mas: Positive = (1.6, 5.0)
-    patient_mm: Annotated[Span, AfterValidator(lambda span: _within(span, 800.0, 1750.0))] = (1630.0, 1665.0)
+    patient_mm: Annotated[Span, AfterValidator(lambda span: within(span, 800.0, 1750.0))] = (1630.0, 1665.0)
     rotation_deg: float = Field(default=1.5, ge=0, le=15)
     shift_mm: float = Field(default=5.0, ge=0, le=100)
     field: Positive = (0.97, 1.08)
-    scatter: Annotated[Span, AfterValidator(lambda span: _within(span, 0.0, 0.95))] = (0.2, 0.4)
+    scatter: Annotated[Span, AfterValidator(lambda span: within(span, 0.0, 0.95))] = (0.2, 0.4)
     quanta_per_mas_mm2: float = Field(default=2.5e5, gt=0)
     contrast: Positive = (0.9, 1.15)
     brightness: float = Field(default=0.03, ge=0, le=1)
-    detail: Annotated[Span, AfterValidator(lambda span: _within(span, 0.0, 5.0))] = (0.5, 1.1)
+    detail: Annotated[Span, AfterValidator(lambda span: within(span, 0.0, 5.0))] = (0.5, 1.1)
     nodules: int = Field(default=2, ge=0, le=20)
     nodule_patches: str = ""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -94,9 +78,3 @@ class SimulationConfig(BaseModel):
             view=self.views[int(rng.integers(len(self.views)))],
             detail=float(rng.uniform(*self.detail)),
         )
-
-
-def _within(span: tuple[float, float], least: float, most: float) -> tuple[float, float]:
-    if not least <= span[0] or not span[1] <= most:
-        raise ValueError(f"Expected values from {least:g} to {most:g}, but got {span}")
-    return span
