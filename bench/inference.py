@@ -86,7 +86,7 @@ def predict(found: Files, model: Path, repeats: int) -> dict[str, Any]:
     @torch.inference_mode()
     def plain_forward() -> None:
         for _ in range(passes):
-            torch.sigmoid(network(batch)).numpy()
+            torch.sigmoid(network(batch)[0]).numpy()
 
     figures = interleaved(lambda: ours(mirrored), plain, len(items), repeats).figures("predict")
     figures |= interleaved(lambda: ours(single), plain, len(items), repeats).figures("predict_one_pass")
@@ -115,7 +115,7 @@ def plain_probabilities(pixels: np.ndarray, network: torch.nn.Module, config: Pr
     """Eager fp32, channels first, one image: (C, S, S) probabilities."""
     grid = plain_preprocess(pixels, config.size)
     grid = grid * 2 - 1 if config.value_range == "signed" else grid
-    return torch.sigmoid(network(torch.from_numpy(grid)[None, None]))[0].numpy()
+    return torch.sigmoid(network(torch.from_numpy(grid)[None, None])[0])[0].numpy()
 
 
 def train(model: Path, repeats: int, batch_size: int) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def training_step(
     def step() -> None:
         changed, targets = augment(images, labels, train_config.augment, generator)
         with autocast(precision, "cpu"):
-            logits = network(as_input(changed, input_config))
+            logits, _ = network(as_input(changed, input_config))
         loss = segmentation_loss(logits, targets, train_config.loss)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

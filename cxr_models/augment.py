@@ -7,32 +7,43 @@ take longer than the training step that they feed.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional as F
+
+from cxr_models.clutter import add_jpeg, draw_clutter
 
 
 class AugmentConfig(BaseModel):
     """Ranges of the random changes. Zero switches one off.
 
     Attributes:
+        turn: probability of a turn by 90, 180 or 270 degrees.
         rotation_deg: rotation within +- this, degrees.
         shift: within +- this share of the side.
         scale: zoom within exp(+- this); ``aspect`` likewise for the ratio of the sides.
         warp: standard deviation of a smooth displacement, share of half the side.
         flip: probability of a left-right flip.
         gamma: exponent within exp(+- this).
+        curve: how far another display curve, monotone through random knots, may lie from the straight one.
         contrast, brightness: factor within exp(+- this); offset within +- this.
         noise: largest standard deviation of Gaussian noise.
-        shading: standard deviation of a smooth additive field (uneven exposure, other display curves).
+        shading: standard deviation of a smooth additive field (uneven exposure).
         blur: probability of losing resolution (down to a quarter).
+        sharpen: probability of unsharp masking.
         invert: probability of reversed grey levels.
-        patches: probability of a rectangle of one grey level (markers, text, devices).
+        patches: probability of a rectangle of one grey level (markers, devices, collimation).
+        lines: probability of tubes, catheters and wires.
+        text: probability of burnt-in text.
+        jpeg: probability of JPEG artefacts, quality 10 to 60.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    turn: float = Field(default=0, ge=0, le=1)
     rotation_deg: float = Field(default=20, ge=0, le=180)
     shift: float = Field(default=0.08, ge=0, le=0.5)
     scale: float = Field(default=0.3, ge=0, le=1)
@@ -40,18 +51,38 @@ class AugmentConfig(BaseModel):
     warp: float = Field(default=0.02, ge=0, le=0.2)
     flip: float = Field(default=0.5, ge=0, le=1)
     gamma: float = Field(default=0.8, ge=0, le=2)
+    curve: float = Field(default=0.3, ge=0, le=1)
     contrast: float = Field(default=0.4, ge=0, le=2)
     brightness: float = Field(default=0.15, ge=0, le=0.5)
     noise: float = Field(default=0.06, ge=0, le=0.5)
     shading: float = Field(default=0.08, ge=0, le=0.5)
     blur: float = Field(default=0.25, ge=0, le=1)
+    sharpen: float = Field(default=0.2, ge=0, le=1)
     invert: float = Field(default=0.05, ge=0, le=1)
     patches: float = Field(default=0.3, ge=0, le=1)
+    lines: float = Field(default=0.3, ge=0, le=1)
+    text: float = Field(default=0.2, ge=0, le=1)
+    jpeg: float = Field(default=0.2, ge=0, le=1)
 
 
-def augment(
-    images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+@dataclass(frozen=True, slots=True)
+class Augmented:
+    """A batch after augmentation.
+
+    Attributes:
+        images: (B, 1, S, S) float32 in [0, 1].
+        labels: (B, C, S, S) uint8.
+        turns: (B,) int64, right angles by which ``torch.rot90`` turned each.
+        reversed_: (B,) bool, whether grey levels are reversed.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    turns: torch.Tensor
+    reversed_: torch.Tensor
+
+
+def augment(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> Augmented:
     """Move, bend and re-expose a batch; images and labels move together.
 
     Args:
@@ -59,17 +90,19 @@ def augment(
         labels: (B, C, S, S) uint8; nearest neighbour, so values stay what they were; what moves in is 0.
         config: the ranges.
         generator: source of every random number, on the CPU: one seed gives one batch on any device.
-
-    Returns:
-        Images in [0, 1] and labels, of the same shapes.
     """
     draw = _Draw(generator, len(images), images.device)
+    reversed_ = draw.chance(config.invert)
+    images = torch.where(_wide(reversed_), 1 - images, images)
     grid = _sampling_grid(images, config, draw)
     images = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
     labels = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
     images = _lose_resolution(images, config, draw)
     images = _expose(images, config, draw)
-    return _cover(images, config, draw).clamp_(0, 1), labels
+    images = draw_clutter(images, config.patches, config.lines, config.text, draw.numpy())
+    images = add_jpeg(images.clamp_(0, 1), config.jpeg, draw.numpy())
+    images, labels, turns = _turn(images, labels, config, draw)
+    return Augmented(images, labels, turns, reversed_)
 
 
 class _Draw:
@@ -91,6 +124,10 @@ class _Draw:
 
     def uniform(self) -> float:
         return float(torch.rand((), generator=self.generator))
+
+    def numpy(self) -> np.random.Generator:
+        """A generator for what is drawn in NumPy, seeded from this one."""
+        return np.random.default_rng(int(torch.randint(2**62, (), generator=self.generator)))
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
@@ -122,24 +159,44 @@ def _lose_resolution(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -
 
 
 def _expose(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> torch.Tensor:
-    """Gamma, contrast, brightness, reversed grey levels, noise and uneven exposure."""
+    """Gamma, another display curve, sharpness, contrast, brightness, noise and uneven exposure."""
     images = images.clamp(0, 1) ** torch.exp(_wide(draw.within(config.gamma)))
+    images = _curved(images, config, draw)
+    if draw.uniform() < config.sharpen:
+        smooth = F.avg_pool2d(images, 7, stride=1, padding=3, count_include_pad=False)
+        images = images + (0.3 + 1.5 * draw.uniform()) * (images - smooth)
     factor, offset = torch.exp(_wide(draw.within(config.contrast))), _wide(draw.within(config.brightness))
     images = (images - 0.5) * factor + 0.5 + offset
-    images = torch.where(_wide(draw.chance(config.invert)), 1 - images, images)
     spread = _wide(draw.within(config.noise).abs())
     images = images + draw.normal(*images.shape) * spread
     shade = draw.normal(len(images), 1, 3, 3) * config.shading
     return images + F.interpolate(shade, size=images.shape[-2:], mode="bicubic")
 
 
-def _cover(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> torch.Tensor:
-    """With probability ``patches``, a rectangle of one grey level somewhere, up to a fifth of the side."""
-    side = images.shape[-1]
-    for index in range(len(images)):
-        chosen, high, wide, top, left, level = (draw.uniform() for _ in range(6))
-        if chosen < config.patches:
-            h, w = int(4 + high * side / 5), int(4 + wide * side / 5)
-            row, column = int(top * (side - h)), int(left * (side - w))
-            images[index, :, row : row + h, column : column + w] = level
-    return images
+def _curved(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> torch.Tensor:
+    """Grey levels through a monotone curve per image, linear between nine knots."""
+    if not config.curve:
+        return images
+    knots = 8
+    steps = torch.exp(draw.normal(len(images), knots) * 2 * config.curve)
+    levels = F.pad(torch.cumsum(steps / steps.sum(1, keepdim=True), 1), (1, 0))  # (B, 9) from 0 to 1
+    place = images.flatten(1).clamp(0, 1) * knots
+    left = place.floor().clamp(max=knots - 1).long()
+    low, high = levels.gather(1, left), levels.gather(1, left + 1)
+    return torch.lerp(low, high, place - left).view_as(images)
+
+
+def _turn(
+    images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, draw: _Draw
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """With probability ``turn`` a turn by one to three right angles; also by how many."""
+    chosen = draw.chance(config.turn)
+    angles = torch.randint(1, 4, (len(images),), generator=draw.generator).to(images.device)
+    turns = torch.where(chosen, angles, 0)
+    if not config.turn:
+        return images, labels, turns
+    images, labels = (
+        torch.stack([torch.rot90(plane, int(turn), (1, 2)) for plane, turn in zip(planes, turns, strict=True)])
+        for planes in (images, labels)
+    )
+    return images, labels, turns

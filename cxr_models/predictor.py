@@ -71,9 +71,9 @@ class Segmenter:
         """(B, S, S) preprocessed input -> (B, C, S, S) probabilities, float32."""
         batch = torch.from_numpy(np.ascontiguousarray(grids)).to(self.device)[:, None]
         batch = batch.contiguous(memory_format=torch.channels_last)
-        result = torch.sigmoid(self.network(batch))
+        result = torch.sigmoid(self.network(batch)[0])
         if self.mirror:
-            result = (result + torch.sigmoid(self.network(batch.flip(3))).flip(3)) / 2
+            result = (result + torch.sigmoid(self.network(batch.flip(3))[0]).flip(3)) / 2
         return result.float().cpu().numpy()
 
 

@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_models import augment as augment_module
 from cxr_models import checkpoint as checkpoint_module
-from cxr_models import losses, precision, segmentation
+from cxr_models import clutter, losses, precision, segmentation
 from cxr_models.augment import AugmentConfig, augment
 from cxr_models.checkpoint import Progress, TrainingState, load_checkpoint, load_progress, save_checkpoint
-from cxr_models.losses import LossName, segmentation_loss
+from cxr_models.losses import LossName, head_loss, segmentation_loss
 from cxr_models.precision import Precision, autocast
-from cxr_models.segmentation import SegmentationConfig, build_network, on_device
+from cxr_models.segmentation import Head, SegmentationConfig, build_network, on_device
 from data_catalog.digest import digest_of, source_digest
 from data_catalog.preprocess import IGNORE, PreprocessConfig
 from data_catalog.shards import Shard
@@ -36,7 +36,8 @@ class TrainConfig(BaseModel):
     Attributes:
         epochs: passes over the training rows; 0 is not allowed, a fraction neither.
         batch_size: images per step.
-        loss: "bce", "dice" or "dice_ce".
+        loss: of the masks, as :func:`~cxr_models.losses.segmentation_loss` names them.
+        head_weight: of the classification head's loss beside that of the masks.
         optimiser: "adam" or "adamw".
         learning_rate: at the end of the warm-up; the cosine takes it to 1 % of that.
         weight_decay: for adamw decoupled (Loshchilov and Hutter 2019).
@@ -54,6 +55,7 @@ class TrainConfig(BaseModel):
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=8, ge=1)
     loss: LossName = "dice_ce"
+    head_weight: float = Field(default=0.1, ge=0)
     optimiser: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
@@ -137,7 +139,7 @@ def fit(
         on_epoch(record, config.epochs)
     for epoch in range(progress.epoch, config.epochs):
         started = time.perf_counter()
-        loss = _train_epoch(data, state, config, device)
+        loss = _train_epoch(data, state, config, network_config.head, device)
         record = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": float(state.scheduler.get_last_lr()[0])}
         if data.val and ((epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs):
             record |= validate(data, state.average, config, device)
@@ -152,7 +154,7 @@ def fit(
     )
 
 
-def _train_epoch(data: TrainingData, state: TrainingState, config: TrainConfig, device: str) -> float:
+def _train_epoch(data: TrainingData, state: TrainingState, config: TrainConfig, head: Head, device: str) -> float:
     """One pass over the training rows; returns the mean loss."""
     state.network.train()
     order = torch.randperm(len(data.train), generator=state.generator).tolist()
@@ -161,10 +163,12 @@ def _train_epoch(data: TrainingData, state: TrainingState, config: TrainConfig, 
         images, labels = data.batch([data.train[i] for i in order[start : start + config.batch_size]])
         if len(images) == 1:  # batch normalisation needs two
             images, labels = images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1, 1)
-        images, labels = augment(images.to(device), labels.to(device), config.augment, state.generator)
+        batch = augment(images.to(device), labels.to(device), config.augment, state.generator)
         with autocast(config.precision, device):
-            logits = state.network(as_input(images, data.preprocess))  # (B, 1, S, S) -> (B, C, S, S)
-        loss = segmentation_loss(logits, labels, config.loss)
+            logits, said = state.network(as_input(batch.images, data.preprocess))  # (B, 1, S, S) -> (B, C, S, S)
+        loss = segmentation_loss(logits, batch.labels, config.loss)
+        if head != "none":
+            loss = loss + config.head_weight * head_loss(said, head, batch.labels, batch.turns, batch.reversed_)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}: lower `learning_rate`")
         state.optimiser.zero_grad(set_to_none=True)
@@ -184,7 +188,7 @@ def validate(data: TrainingData, network: torch.nn.Module, config: TrainConfig, 
     losses, dices = [], []
     for start in range(0, len(data.val), config.batch_size):
         images, labels = data.batch(data.val[start : start + config.batch_size])
-        logits = network(as_input(images.to(device), data.preprocess)).float().cpu()
+        logits = network(as_input(images.to(device), data.preprocess))[0].float().cpu()
         losses.append(segmentation_loss(logits, labels, config.loss).item() * len(images))
         counts = labels != IGNORE
         predicted, truth = (logits > 0) & counts, (labels == 1) & counts
@@ -213,7 +217,9 @@ def describe(data: TrainingData, network: SegmentationConfig, config: TrainConfi
 
 def code_version() -> str:
     """Digest of the sources and libraries that decide which weights come out."""
-    sources = source_digest(sys.modules[__name__], augment_module, checkpoint_module, losses, precision, segmentation)
+    sources = source_digest(
+        sys.modules[__name__], augment_module, checkpoint_module, clutter, losses, precision, segmentation
+    )
     return digest_of(sources, torch.__version__, version("monai"))
 
 

@@ -17,7 +17,8 @@ def batch(side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run(**changes):
-    return augment(*batch(), AugmentConfig(**OFF | changes), torch.Generator().manual_seed(3))
+    result = augment(*batch(), AugmentConfig(**OFF | changes), torch.Generator().manual_seed(3))
+    return result.images, result.labels
 
 
 def test_all_off_changes_nothing():
@@ -48,13 +49,18 @@ def test_labels_move_with_the_image(change):
         {"shading": 0.2},
         {"blur": 1.0},
         {"invert": 1.0},
+        {"curve": 1.0},
         {"patches": 1.0},
+        {"lines": 1.0},
+        {"text": 1.0},
+        {"jpeg": 1.0},
     ],
     ids=lambda c: next(iter(c)),
 )
 def test_grey_levels_change_and_labels_do_not(change):
     grey = batch()[0] * 0.6 + 0.2
-    images, labels = augment(grey, batch()[1], AugmentConfig(**OFF | change), torch.Generator().manual_seed(3))
+    result = augment(grey, batch()[1], AugmentConfig(**OFF | change), torch.Generator().manual_seed(3))
+    images, labels = result.images, result.labels
     assert torch.equal(labels, batch()[1])
     assert not torch.allclose(images, grey, atol=1e-3)
     assert images.min() >= 0
@@ -69,7 +75,7 @@ def test_a_full_flip_is_a_mirror():
 
 def test_the_ignore_value_survives():
     labels = torch.full((6, 1, 64, 64), 255, dtype=torch.uint8)
-    _, moved = augment(batch()[0], labels, AugmentConfig(), torch.Generator().manual_seed(0))
+    moved = augment(batch()[0], labels, AugmentConfig(), torch.Generator().manual_seed(0)).labels
     assert set(moved.unique().tolist()) <= {0, 255}
 
 
@@ -77,5 +83,25 @@ def test_one_seed_gives_one_batch():
     first = augment(*batch(), AugmentConfig(), torch.Generator().manual_seed(5))
     again = augment(*batch(), AugmentConfig(), torch.Generator().manual_seed(5))
     other = augment(*batch(), AugmentConfig(), torch.Generator().manual_seed(6))
-    assert torch.equal(first[0], again[0])
-    assert not torch.equal(first[0], other[0])
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_turns_and_reversals_are_told():
+    images, labels = batch()
+    config = AugmentConfig(**OFF | {"turn": 0.7, "invert": 0.5})
+    result = augment(images, labels, config, torch.Generator().manual_seed(1))
+    assert len(set(result.turns.tolist())) > 1
+    assert 0 < int(result.reversed_.sum()) < len(images)
+    for index, (turn, reversed_) in enumerate(zip(result.turns.tolist(), result.reversed_.tolist(), strict=True)):
+        expected = torch.rot90(images[index], turn, (1, 2))
+        torch.testing.assert_close(result.images[index], 1 - expected if reversed_ else expected, atol=1e-5, rtol=0)
+        assert torch.equal(result.labels[index], torch.rot90(labels[index], turn, (1, 2)))
+
+
+def test_display_curves_keep_the_order_of_grey_levels():
+    ramp = torch.linspace(0, 1, 64).repeat(4, 1, 64, 1)
+    config = AugmentConfig(**OFF | {"curve": 0.6})
+    result = augment(ramp, torch.zeros(4, 1, 64, 64, dtype=torch.uint8), config, torch.Generator().manual_seed(0))
+    assert (result.images.diff(dim=3) >= -1e-6).all()
+    assert not torch.allclose(result.images, ramp, atol=0.02)

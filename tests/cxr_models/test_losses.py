@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from monai.losses import FocalLoss
 
-from cxr_models.losses import segmentation_loss
+from cxr_models.losses import FOCUS, TVERSKY, head_loss, segmentation_loss
 from data_catalog.preprocess import IGNORE
 
-NAMES = ["bce", "dice", "dice_ce"]
+NAMES = ["bce", "dice", "dice_ce", "focal", "tversky"]
 
 
 def labels_like(logits: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -60,3 +61,42 @@ def test_all_unsure_is_finite(name):
 def test_shapes_that_differ_are_an_error():
     with pytest.raises(ValueError, match="logits' shape"):
         segmentation_loss(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.uint8), "bce")
+
+
+def test_focal_agrees_with_monai():
+    logits = torch.randn(2, 2, 8, 8)
+    labels = labels_like(logits)
+    theirs = FocalLoss(gamma=FOCUS, use_softmax=False)(logits, labels.float())
+    torch.testing.assert_close(segmentation_loss(logits, labels, "focal"), theirs)
+
+
+def test_tversky_agrees_with_its_formula_and_misses_cost_more():
+    logits = torch.randn(1, 1, 8, 8)
+    labels = labels_like(logits)
+    p, t = torch.sigmoid(logits), labels.float()
+    both, over, under = (p * t).sum(), (p * (1 - t)).sum(), ((1 - p) * t).sum()
+    expected = 1 - (both + 1) / (both + TVERSKY[0] * over + TVERSKY[1] * under + 1)
+    torch.testing.assert_close(segmentation_loss(logits, labels, "tversky"), expected)
+    assert TVERSKY[1] > TVERSKY[0]
+
+
+def poses(batch: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(batch) % 4, torch.arange(batch) % 2 == 1
+
+
+def test_the_head_is_right_about_pose():
+    turns, reversed_ = poses()
+    outputs = torch.cat([torch.nn.functional.one_hot(turns, 4) * 40.0, (reversed_.float() * 80 - 40)[:, None]], 1)
+    labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    assert head_loss(outputs, "pose", labels, turns, reversed_) < 0.01
+    assert head_loss(-outputs, "pose", labels, turns, reversed_) > 10
+
+
+def test_the_head_is_right_about_presence_and_unsure_images_do_not_count():
+    labels = torch.zeros(3, 2, 8, 8, dtype=torch.uint8)
+    labels[0, 1, 2, 3] = 1
+    labels[2, 1] = IGNORE
+    right = torch.tensor([[20.0], [-20.0], [5.0]])
+    assert head_loss(right, "present", labels, *poses(3)) < 0.01
+    assert head_loss(-right, "present", labels, *poses(3)) > 10
+    assert head_loss(torch.zeros(3, 0), "none", labels, *poses(3)) == 0

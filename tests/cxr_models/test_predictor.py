@@ -48,7 +48,7 @@ def test_probabilities_agree_with_the_bare_network(segmenter):
     image = Radiograph(np.random.default_rng(0).random((90, 70)).astype(np.float32), sha256="0" * 64)
     grid = preprocess(image, segmenter.card.input)
     with torch.no_grad():
-        expected = torch.sigmoid(segmenter.network(torch.from_numpy(grid)[None, None]))[0].numpy()
+        expected = torch.sigmoid(segmenter.network(torch.from_numpy(grid)[None, None])[0])[0].numpy()
     np.testing.assert_allclose(segmenter.probabilities(grid[None])[0], expected, atol=1e-6)
 
 
