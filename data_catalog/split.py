@@ -63,7 +63,7 @@ def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]
             "Add patients, or predict with a trained model instead."
         )
     labelled = {s.patient_id for s in samples if s.masks or s.lesions} or set(patients)
-    sides = given | {p: _side(_draw(p, config.salt), config) for p in patients if p not in given}
+    sides = given | {p: side_of(p, config) for p in patients if p not in given}
     free = [p for p in patients if p not in given and p in labelled]
     for index, side in enumerate(("test", "val")):
         if side not in {sides[p] for p in labelled} and index < len(free):
@@ -71,6 +71,15 @@ def assign_split(samples: Sequence[Sample], config: SplitConfig) -> list[Sample]
     if "train" not in {sides[p] for p in labelled} and free:
         sides[free[-1]] = "train"
     return [s if s.split is not None else s.with_(split=sides[s.patient_id]) for s in samples]
+
+
+def side_of(patient_id: str, config: SplitConfig) -> str:
+    """The side that a patient's id draws: "train", "val" or "test"; whoever else takes part makes no difference.
+
+    >>> side_of("chestxray14/00013", SplitConfig())
+    'train'
+    """
+    return _side(_draw(patient_id, config.salt), config)
 
 
 def train_or_val(patient_id: str) -> str:
