@@ -118,7 +118,7 @@ def find_candidates(
         if len(blobs) == _SPARE * config.max_candidates:
             break
     found = [_measured(smooth, number, blobs, background) for number in range(len(blobs))]
-    fitting = [c for c in found if c and config.smallest * side <= c.diameter_px <= config.largest * side]
+    fitting = [c for c in found if config.smallest * side <= c.diameter_px <= config.largest * side]
     kept = _strongest(fitting, config.merge)[: config.max_candidates]
     return [replace(c, diameter_mm=_mm(c.diameter_px, spacing)) for c in kept]
 
@@ -227,8 +227,8 @@ def _connected(mask: Mask, point: tuple[int, int]) -> Mask:
     return np.asarray(labels == labels[point])
 
 
-def _measured(smooth: Floats, number: int, blobs: Sequence[_Blob], background: float) -> Candidate | None:
-    """Candidate of the blob ``number``; None where its peak lies in the share of another."""
+def _measured(smooth: Floats, number: int, blobs: Sequence[_Blob], background: float) -> Candidate:
+    """Candidate of the blob ``number``: what lies above its half rise, without the shares of other blobs therein."""
     blob = blobs[number]
     top, left = blob.window[0].start, blob.window[1].start
     rows, columns = np.nonzero(blob.half)
@@ -238,13 +238,13 @@ def _measured(smooth: Floats, number: int, blobs: Sequence[_Blob], background: f
 
     own, mine = power(blob), np.ones(len(rows), bool)
     for other in blobs:
-        if other is not blob and other.window == blob.window:
+        if other is not blob and other.window == blob.window and blob.half[other.peak]:
             mine &= own <= power(other)
     share = np.zeros_like(blob.half)
     share[rows[mine], columns[mine]] = True
-    if not share[blob.peak]:
-        return None
-    rows, columns = np.nonzero(_connected(share, blob.peak))
+    # a peak in the circle of another, within a ring for instance, is no neighbour of it: the stronger will stay
+    region = _connected(share, blob.peak) if share[blob.peak] else blob.half
+    rows, columns = np.nonzero(region)
     weights = smooth[blob.window][rows, columns].astype(float)
     return Candidate(
         score=float(np.clip(blob.rise + background, 0, 1)),

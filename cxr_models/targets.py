@@ -61,7 +61,7 @@ class ScoredImage:
         patient: images of one are drawn together in the bootstrap.
         targets: none where there is no lesion.
         candidates: none where nothing was found.
-        probability: that there is a lesion; None for the highest score of a candidate, as in NODE21.
+        probability: that there is a lesion; None for the highest score of its candidates.
     """
 
     patient: str
