@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+_DRAWN_AT_ONCE = 2_000_000
+"""Patients drawn at once in a bootstrap: 2000 draws of 30,000 patients would not fit in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
@@ -65,7 +68,10 @@ def bootstrap_mean(values: Sequence[float], patients: Sequence[str], *, draws: i
     numbers = np.asarray(values, float)
     groups = np.unique(np.asarray(patients), return_inverse=True)[1]
     sums, counts = np.bincount(groups, numbers), np.bincount(groups)
-    picks = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    generator, at_once = np.random.default_rng(seed), max(1, _DRAWN_AT_ONCE // len(sums))
+    means = []
+    for first in range(0, draws, at_once):
+        picks = generator.integers(0, len(sums), (min(at_once, draws - first), len(sums)))
+        means.append(sums[picks].sum(axis=1) / counts[picks].sum(axis=1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Interval(float(numbers.mean()), float(low), float(high), len(numbers), len(sums))

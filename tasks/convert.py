@@ -184,8 +184,9 @@ def without_leaks(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejecte
 
 
 def test_digest(samples: Sequence[Sample]) -> str:
-    """Digest of the test rows with the names that scores carry: a moved file or a corrected patient is scored anew."""
-    rows = [[s.image_sha256, s.image_path, s.dicom_path, s.patient_id, s.view] for s in samples if s.split == "test"]
+    """Digest of the test rows with all that scores name: a moved file or a corrected patient is scored anew."""
+    names = ("image_sha256", "image_path", "dicom_path", "patient_id", "view", "sex", "age_years", "source")
+    rows = [[getattr(sample, name) for name in names] for sample in samples if sample.split == "test"]
     return digest_of(sorted(rows, key=str))
 
 

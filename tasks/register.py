@@ -80,14 +80,15 @@ def on_common_rows(
 ) -> tuple[float, float | None]:
     """Mean Dice of both on the test rows that the champion was not trained on; None for it where there are none."""
     seen = set(read_card(Path(reigning.package)).train_rows) if reigning else set()
-    scored = {row.sample_id for row in read_scores(Path(challenger.folder))}
+    first = read_scores(Path(challenger.folder))[0].structure
+    scored = {row.sample_id for row in read_scores(Path(challenger.folder), first)}
     samples = [sample for sample in read_manifest(Path(cohort.manifest)) if sample.sample_id in scored]
     fair = {sample.sample_id for sample in samples if sample.image_sha256 not in seen}
     if not fair:
         return challenger.dice, None
     means = []
     for evaluated in (challenger, champion):
-        rows = read_scores(Path(evaluated.folder))
+        rows = read_scores(Path(evaluated.folder), first)
         means.append(float(np.mean([row.dice for row in rows if row.sample_id in fair])))
     return means[0], means[1]
 

@@ -14,8 +14,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from cxr_models.metrics import Interval
 from cxr_models.package import read_card
+from cxr_models.subgroups import subgroup_of
 from data_catalog.atomic import replacing
 from data_catalog.manifest import SPLITS, Sample, read_manifest
+from data_catalog.radiograph import Structure
 from data_catalog.refusals import Rejected, read_rejected
 from tasks.evaluate import read_scores
 from tasks.progress import sink
@@ -84,7 +86,7 @@ def gather(
     evaluation = json.loads((Path(scores.folder) / "summary.json").read_text(encoding="utf-8"))
     cases = {
         row.image_path: Case(row.image_path, row.patient_id, row.view, row.dice, row.iou, row.confidence)
-        for row in read_scores(Path(scores.folder))
+        for row in read_scores(Path(scores.folder), evaluation["structure"])
     }
     return ReportData(
         model=registered.name,
@@ -93,12 +95,13 @@ def gather(
         decision=registered.decision,
         weights_sha256=scores.weights_sha256,
         synthetic=card.synthetic,
-        structure=card.network.structures[0],
+        structure=Structure(evaluation["structure"]),
         limits=card.limits,
         dice=Interval(**evaluation["dice"]),
         iou=Interval(**evaluation["iou"]),
         cases=tuple(cases.values()),
-        pictures=_pictures(Path(scores.folder), evaluation["pictures"], cases, samples),
+        pictures=_pictures(Path(scores.folder), evaluation, cases, samples),
+        subgroups=tuple(subgroup_of(row) for row in evaluation["subgroups"]),
         sources=source_rows(samples),
         history=json.loads(Path(trained.history).read_text(encoding="utf-8")),
         rejected=tuple(read_rejected(Path(cohort.rejected))),
@@ -109,8 +112,9 @@ def gather(
 
 
 def _pictures(
-    folder: Path, drawn: Sequence[Mapping[str, Any]], cases: Mapping[str, Case], samples: Sequence[Sample]
+    folder: Path, evaluation: Mapping[str, Any], cases: Mapping[str, Case], samples: Sequence[Sample]
 ) -> tuple[Picture, ...]:
+    """The pictures of the structure that the result is about."""
     origin = {sample.image_path: sample for sample in samples}
     return tuple(
         Picture(
@@ -120,7 +124,8 @@ def _pictures(
             source_url=origin[entry["image"]].source_url,
             jpeg=as_jpeg(folder / entry["file"]),
         )
-        for entry in drawn
+        for entry in evaluation["pictures"]
+        if entry["structure"] == evaluation["structure"]
     )
 
 

@@ -14,10 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxr_models.metrics import Interval
 from cxr_models.overlay import PREDICTED, TRUTH
+from cxr_models.subgroups import Subgroup
 from data_catalog.manifest import SPLITS
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Rejected
 from tasks import report_charts
+from tasks.subgroup_table import alike, table_rows
 
 TEMPLATE = "report.html.j2"
 
@@ -96,6 +98,7 @@ class ReportData:
         steps: task name -> {"ran": n, "cached": n}.
         resumed_at: epoch after which the training was resumed, 0 where it was not.
         config: the run's, as it was given.
+        subgroups: means of every structure over groups of the test images.
     """
 
     model: str
@@ -116,6 +119,7 @@ class ReportData:
     steps: Mapping[str, Mapping[str, int]]
     resumed_at: int
     config: Mapping[str, Any]
+    subgroups: Sequence[Subgroup] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,8 @@ def render_report(data: ReportData) -> str:
         pictures=picture_groups(data.pictures),
         worst=sorted(data.cases, key=lambda case: case.dice)[:WORST_NAMED],
         views=view_rows(data.cases),
+        groups=table_rows(data.subgroups),
+        alike=alike(data.subgroups),
         strip=report_charts.strip_plot(_by_view(data.cases), (data.dice.low, data.dice.high)),
         curves=[chart for chart in training_charts(data.history) if chart is not None],
         refused=refused_groups(data.rejected),

@@ -21,6 +21,7 @@ from cxr_models.metrics import bootstrap_mean
 from cxr_models.overlay import write_png
 from cxr_models.package import LIMITS, ModelCard
 from cxr_models.segmentation import SegmentationConfig
+from cxr_models.subgroups import Score, subgroups
 from data_catalog.manifest import MaskFile, Sample, write_manifest
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
@@ -28,7 +29,6 @@ from data_catalog.refusals import Reason, Rejected, write_rejected
 from data_catalog.vocabulary import Convention
 from flows.servers import prefect_server
 from flows.settings import load_settings
-from tasks.evaluate import Score
 from tasks.records import Cohort, Evaluated, Registered, RunSummary, Trained
 from tasks.report import ARTIFACT_ROWS, as_jpeg, create_artifacts, gather, publish_report, source_rows
 
@@ -57,22 +57,47 @@ def make_samples() -> list[Sample]:
     ]
 
 
+def score_of(sample: Sample, dice: float) -> Score:
+    """A row of ``scores.parquet``."""
+    return Score(
+        sample_id=sample.sample_id,
+        patient_id=sample.patient_id,
+        image_path=sample.image_path,
+        structure="lung",
+        source=sample.source,
+        convention="v7",
+        view=sample.view,
+        sex="F",
+        age_band="40-60",
+        height=64,
+        width=48,
+        dice=dice,
+        iou=dice / (2 - dice),
+        hd95=3.0,
+        asd=1.0,
+        unit="px",
+        plane="",
+        empty="",
+        confidence=0.9,
+    )
+
+
 def make_evaluation(folder: Path, samples: list[Sample]) -> Evaluated:
     """What evaluate leaves: scores, summary and one picture of each kind."""
     folder.mkdir()
-    scores = [
-        Score(s.sample_id, s.patient_id, s.image_path, s.view, 64, 48, 0.9 + i / 50, 0.8 + i / 50, 0.9)
-        for i, s in enumerate(samples)
-    ]
+    scores = [score_of(s, 0.9 + i / 50) for i, s in enumerate(samples)]
     pq.write_table(pa.Table.from_pylist([asdict(score) for score in scores]), folder / "scores.parquet")
     pictures = []
     for which, score in zip(("worst", "median", "best"), scores, strict=True):
         write_png(folder / f"{which}.png", np.full((64, 48, 3), 90, np.uint8))
-        pictures.append({"which": which, "file": f"{which}.png", "image": score.image_path, "dice": score.dice})
+        pictures.append(
+            {"structure": "lung", "which": which, "file": f"{which}.png", "image": score.image_path, "dice": score.dice}
+        )
     patients = [score.patient_id for score in scores]
     dice = bootstrap_mean([score.dice for score in scores], patients)
     iou = bootstrap_mean([score.iou for score in scores], patients)
-    summary = {"dice": asdict(dice), "iou": asdict(iou), "pictures": pictures}
+    groups = [asdict(row) for row in subgroups(scores, [Structure.LUNG])]
+    summary = {"structure": "lung", "dice": asdict(dice), "iou": asdict(iou), "subgroups": groups, "pictures": pictures}
     (folder / "summary.json").write_text(json.dumps(summary))
     return Evaluated(
         folder=str(folder),
