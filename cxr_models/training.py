@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -68,25 +68,49 @@ class TrainConfig(BaseModel):
     seed: int = 0
 
 
+Rows = Sequence[tuple[int, int]]
+"""(shard, row) pairs."""
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images (B, 1, H, W) float32 in [0, 1] and labels (B, C, H, W) uint8."""
+
+
+class Draw(Protocol):
+    """Makes a training batch of rows: their whole images, or crops of them, or with something set into them."""
+
+    def __call__(self, data: TrainingData, rows: Rows, generator: torch.Generator) -> Batch:
+        """One image per row; every random number comes from ``generator`` (on the CPU), or resuming is not exact."""
+
+
+def whole_rows(data: TrainingData, rows: Rows, generator: torch.Generator) -> Batch:
+    """The :class:`Draw` that takes the rows as they are."""
+    return data.whole(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Rows of open shards that take part: (shard, row) pairs for training and validation.
+    """Rows of open shards that take part in training and validation.
 
     Attributes:
         shards: open shards; their images stay on disk until a batch asks for them.
         train, val: which rows.
-        digest: of the content of all of them, 64 hex digits.
+        digest: of the content of all of them, and of what ``draw`` depends on, 64 hex digits.
         preprocess: the config that made the shards.
+        draw: makes training batches; validation takes whole rows.
     """
 
     shards: Sequence[Shard]
-    train: Sequence[tuple[int, int]]
-    val: Sequence[tuple[int, int]]
+    train: Rows
+    val: Rows
     digest: str
     preprocess: PreprocessConfig
+    draw: Draw = whole_rows
 
-    def batch(self, rows: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, 1, S, S) float32 in [0, 1] and labels (B, C, S, S) uint8."""
+    def batch(self, rows: Rows, generator: torch.Generator) -> Batch:
+        """A training batch of ``rows``."""
+        return self.draw(self, rows, generator)
+
+    def whole(self, rows: Rows) -> Batch:
+        """The images and labels of ``rows``, (B, 1, S, S) float32 and (B, C, S, S) uint8."""
         images = np.stack([self.shards[s].images[r] for s, r in rows]).astype(np.float32)
         labels = np.stack([self.shards[s].labels[r] for s, r in rows])
         if self.preprocess.value_range == "signed":
@@ -160,7 +184,7 @@ def _train_epoch(data: TrainingData, state: TrainingState, config: TrainConfig, 
     order = torch.randperm(len(data.train), generator=state.generator).tolist()
     losses = []
     for start in range(0, len(order), config.batch_size):
-        images, labels = data.batch([data.train[i] for i in order[start : start + config.batch_size]])
+        images, labels = data.batch([data.train[i] for i in order[start : start + config.batch_size]], state.generator)
         if len(images) == 1:  # batch normalisation needs two
             images, labels = images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1, 1)
         batch = augment(images.to(device), labels.to(device), config.augment, state.generator)
@@ -187,7 +211,7 @@ def validate(data: TrainingData, network: torch.nn.Module, config: TrainConfig, 
     network.eval()
     losses, dices = [], []
     for start in range(0, len(data.val), config.batch_size):
-        images, labels = data.batch(data.val[start : start + config.batch_size])
+        images, labels = data.whole(data.val[start : start + config.batch_size])
         logits = network(as_input(images.to(device), data.preprocess))[0].float().cpu()
         losses.append(segmentation_loss(logits, labels, config.loss).item() * len(images))
         counts = labels != IGNORE

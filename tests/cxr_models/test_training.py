@@ -1,5 +1,7 @@
 """Training: it learns, it resumes to the bit, and every choice of the config is taken."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -97,3 +99,27 @@ def test_no_training_rows_are_an_error(tiny_data, tiny_network, tiny_training, t
     empty = type(tiny_data)(tiny_data.shards, [], [], tiny_data.digest, tiny_data.preprocess)
     with pytest.raises(ValueError, match="at least one training row"):
         fit(empty, tiny_network, tiny_training, tmp_path / "c.safetensors")
+
+
+def test_batches_come_from_the_draw_and_validation_from_whole_rows(tiny_data, tiny_network, tiny_training, tmp_path):
+    sizes = []
+
+    def crops(data, rows, generator):
+        images, labels = data.whole(rows)
+        corner = int(torch.randint(0, 9, (1,), generator=generator))
+        sizes.append(len(rows))
+        return tuple(plane[..., corner : corner + 16, corner : corner + 16] for plane in (images, labels))
+
+    data = replace(tiny_data, draw=crops)
+    undisturbed = fit(data, tiny_network, tiny_training, tmp_path / "a.safetensors")
+    assert sum(sizes) == 4 * len(data.train)
+    assert undisturbed.history[-1]["val_dice"] > 0
+
+    def die(record, epochs):
+        if record["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(data, tiny_network, tiny_training, tmp_path / "b.safetensors", die)
+    resumed = fit(data, tiny_network, tiny_training, tmp_path / "b.safetensors")
+    assert all(torch.equal(value, resumed.weights[name]) for name, value in undisturbed.weights.items())
