@@ -44,8 +44,8 @@ def main_job(config: RunConfig | None = None, home: Path | None = None, tracking
 def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     steps, store, folder = Steps(), home / "store", run_folder(config, home)
     device = pick_device(config.device)
-    sources = _rendered(steps, config, store)
-    ingested = _simulated(steps, ingest(sources, folder, store / "unpacked"), config, store, folder)
+    sources = rendered(steps, config, store)
+    ingested = simulated(steps, ingest(sources, folder, store / "unpacked"), config, store, folder)
     scaled_out = prepare_shards.with_options(task_runner=task_runner(config.workers))
     structures, mix = config.network.structures, config.allowed_mix()
     prepared = scaled_out(plan_shards(ingested, structures, mix, folder), config.preprocess, structures, store)
@@ -54,11 +54,11 @@ def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     shards = list(prepared.prepared)
     name = f"{config.model_name}{cohort.suffix}"
     trained = _trained(steps, cohort, shards, config, name, device, tracking_uri, store)
-    scores = _evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
+    scores = evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
     reigning = find_champion(tracking_uri, name, trained, home)
     rival = None
     if reigning is not None:
-        rival = _evaluated(steps, cohort, Path(reigning.package), reigning.weights_sha256, device, store)
+        rival = evaluated(steps, cohort, Path(reigning.package), reigning.weights_sha256, device, store)
     registered = register(tracking_uri, name, cohort, trained, scores, rival, reigning, home)
     return publish_report(config.model_dump(mode="json"), cohort, trained, scores, registered, steps.tally(), folder)
 
@@ -74,7 +74,7 @@ def run_folder(config: RunConfig, home: Path) -> Path:
     return home / "runs" / f"{kinds}-{digest_of(config)[:8]}"
 
 
-def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
+def rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
     """The sources, with the embedded phantom cohort rendered where it is asked for."""
     key = digest_of(config.phantom, phantom_version())[:32]
     out = store / "phantoms" / key
@@ -87,7 +87,7 @@ def _rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
     return sources
 
 
-def _simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, folder: Path) -> Ingested:
+def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, folder: Path) -> Ingested:
     """What was ingested, with radiographs simulated from its CTs."""
     if not ingested.cases:
         return ingested
@@ -97,7 +97,7 @@ def _simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path,
         out = store / "simulated" / key
         parameters = {"key": key, "case": case, "config": config.simulate, "out": out}
         submitted.append(steps.submit(simulate_ct, outputs=[out / "rows.parquet"], **parameters))
-    return merge_simulated(ingested, [task.result() for task in submitted], folder)
+    return mergesimulated(ingested, [task.result() for task in submitted], folder)
 
 
 def _trained(
@@ -132,7 +132,8 @@ def _trained(
     return task.result()
 
 
-def _evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
+def evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
+    """Scores of the model in ``package`` on the cohort's test rows."""
     key = digest_of(weights, cohort.digest, cohort.test_digest, evaluation_version())[:32]
     out = store / "evaluations" / key
     parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}

@@ -46,12 +46,13 @@ def prepare_shards(
 ) -> PreparedCohort:
     """Convert and preprocess every shard of ``plan``; results come in the plan's order, whoever was done first."""
     steps = Steps()
-    converted = _converted(steps, plan, store)
+    converted = convert_all(steps, plan, store)
     prepared = _preprocessed(steps, converted, config, structures, store)
     return PreparedCohort(converted=tuple(converted), prepared=tuple(prepared), steps=steps.tally())
 
 
-def _converted(steps: Steps, plan: list[PlannedShard], store: Path) -> list[ConvertedShard]:
+def convert_all(steps: Steps, plan: list[PlannedShard], store: Path) -> list[ConvertedShard]:
+    """Convert every shard of ``plan`` into ``store``, in the plan's order."""
     tasks, secret = [], store.parent / "deidentification.key"
     pseudonyms = Deidentifier.with_key_file(secret).key_digest
     for shard in plan:

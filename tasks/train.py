@@ -17,6 +17,7 @@ from cxr_models.training import TrainConfig, TrainingData, describe, fit
 from data_catalog.atomic import replacing
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest
+from data_catalog.masks.conventions import conventions_of
 from data_catalog.masks.files import is_annotated, shows
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
@@ -119,20 +120,25 @@ def card_fields(
         "input": preprocess,
         "network": network,
         "training": config.model_dump(mode="json"),
-        "sources": sources_used(seen),
+        "sources": sources_used(seen, network.structures),
         "synthetic": cohort.synthetic,
     }
 
 
-def sources_used(samples: Sequence[Sample]) -> tuple[dict[str, Any], ...]:
-    """Source, licence and origin of the images that were trained on, with their number."""
-    used: dict[tuple[str, str, str], int] = {}
+def sources_used(samples: Sequence[Sample], structures: Sequence[Structure]) -> tuple[dict[str, Any], ...]:
+    """Source, licence and origin of the images that were trained on, their number, and how masks were drawn there."""
+    used: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
-        entry = (sample.source, sample.licence, sample.source_url)
-        used[entry] = used.get(entry, 0) + 1
+        used.setdefault((sample.source, sample.licence, sample.source_url), []).append(sample)
     return tuple(
-        {"source": source, "licence": licence, "url": url, "images": count}
-        for (source, licence, url), count in sorted(used.items())
+        {
+            "source": source,
+            "licence": licence,
+            "url": url,
+            "images": len(rows),
+            "conventions": {str(s): sorted(map(str, names)) for s, names in conventions_of(rows, structures).items()},
+        }
+        for (source, licence, url), rows in sorted(used.items())
     )
 
 
