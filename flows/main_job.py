@@ -97,7 +97,7 @@ def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, 
         out = store / "simulated" / key
         parameters = {"key": key, "case": case, "config": config.simulate, "out": out}
         submitted.append(steps.submit(simulate_ct, outputs=[out / "rows.parquet"], **parameters))
-    return mergesimulated(ingested, [task.result() for task in submitted], folder)
+    return merge_simulated(ingested, [task.result() for task in submitted], folder)
 
 
 def _trained(
