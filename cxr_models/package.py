@@ -11,10 +11,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 
-from cxr_models.segmentation import SegmentationConfig, build_network
+from cxr_models.detection import DetectionConfig
+from cxr_models.inference import InferenceConfig
+from cxr_models.quality import QualityModel
+from cxr_models.segmentation import SegmentationConfig, SegmentationNetwork, build_network
 from data_catalog.atomic import replacing_folder
 from data_catalog.digest import file_digest
 from data_catalog.preprocess import PreprocessConfig
+from data_catalog.radiograph import Structure
 
 BUNDLED = Path(__file__).parent / "weights"
 """Models that ship with the package, a folder each."""
@@ -42,6 +46,9 @@ class ModelCard(BaseModel):
         seed, epochs: of the training.
         input: how a radiograph becomes input; its polarity is always MONOCHROME2, its range as the config says.
         network: architecture and output channels.
+        inference: how the network is asked: windows, mirror images, zooms.
+        detection: how nodule candidates are found, where it looks for nodules.
+        quality: structure -> how its masks' Dice is estimated, and from where on they are marked for review.
         training: the rest of the training configuration.
         metrics: name -> value, each measured on ``test_rows`` at native image size, with its n.
         sources: licence and origin of the data, with the number of images of each.
@@ -60,6 +67,9 @@ class ModelCard(BaseModel):
     epochs: int
     input: PreprocessConfig
     network: SegmentationConfig
+    inference: InferenceConfig = InferenceConfig()
+    detection: DetectionConfig = DetectionConfig()
+    quality: dict[Structure, QualityModel] = Field(default_factory=dict)
     training: dict[str, Any]
     metrics: dict[str, float] = Field(default_factory=dict)
     sources: tuple[dict[str, Any], ...]
@@ -107,7 +117,7 @@ def read_card(folder: Path) -> ModelCard:
         raise PackageError(f"{path}: not a model card of this version: {error}") from error
 
 
-def load_package(folder: Path) -> tuple[ModelCard, torch.nn.Module]:
+def load_package(folder: Path) -> tuple[ModelCard, SegmentationNetwork]:
     """The card and the network, in evaluation mode, after checking the weights' digest.
 
     Raises:

@@ -178,7 +178,7 @@ def _through(unet: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch
     return images, deepest
 
 
-def on_device(network: nn.Module, device: str) -> nn.Module:
+def on_device(network: SegmentationNetwork, device: str) -> SegmentationNetwork:
     """The network on ``device``, channels last: measured 1.5 times faster on CPUs than channels first."""
     return network.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from cxr_models.inference import InferenceConfig
 from cxr_models.package import save_package
-from cxr_models.predictor import Segmenter, keep_lungs
-from cxr_models.segmentation import build_network
-from data_catalog.preprocess import PreprocessConfig, preprocess
+from cxr_models.predictor import Segmenter
+from cxr_models.segmentation import SegmentationConfig, SegmentationNetwork, build_network
+from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Radiograph, Structure
 
 
@@ -36,52 +35,35 @@ def test_masks_have_the_images_own_size(segmenter, shape):
     assert 0 <= prediction.confidence[Structure.LUNG] <= 1
 
 
-def test_mirroring_makes_it_symmetric(segmenter):
-    grid = np.random.default_rng(0).random((1, 64, 64)).astype(np.float32)
-    np.testing.assert_allclose(
-        segmenter.probabilities(grid[:, :, ::-1]), segmenter.probabilities(grid)[..., ::-1], atol=1e-5
+def posing_network() -> SegmentationNetwork:
+    """A network that sees bright discs, and whose head knows by the darkest corner how an image lies."""
+
+    class Knows(torch.nn.Module):
+        def forward(self, images):
+            corners = [images[:, 0, :8, :8], images[:, 0, -8:, :8], images[:, 0, -8:, -8:], images[:, 0, :8, -8:]]
+            said = torch.stack([40 * (corner.mean((1, 2)) - 0.5).abs() for corner in corners], 1)
+            return 20 * (images - 0.8), torch.cat([said, 40 * (images.mean((1, 2, 3)) - 0.5)[:, None]], 1)
+
+    knows = Knows()
+    knows.config = SegmentationConfig(channels=(4, 8), head="pose")
+    return knows
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("reversed_", [False, True])
+def test_masks_come_back_to_how_the_image_lay(segmenter, turns, reversed_):
+    segmenter.network = posing_network()
+    segmenter.card = segmenter.card.model_copy(
+        update={"network": segmenter.network.config, "inference": InferenceConfig(mirror=False)}
     )
-
-
-def test_probabilities_agree_with_the_bare_network(segmenter):
-    segmenter.mirror = False
-    image = Radiograph(np.random.default_rng(0).random((90, 70)).astype(np.float32), sha256="0" * 64)
-    grid = preprocess(image, segmenter.card.input)
-    with torch.no_grad():
-        expected = torch.sigmoid(segmenter.network(torch.from_numpy(grid)[None, None])[0])[0].numpy()
-    np.testing.assert_allclose(segmenter.probabilities(grid[None])[0], expected, atol=1e-6)
-
-
-def blob(plane, row, column, radius):
-    y, x = np.mgrid[: plane.shape[0], : plane.shape[1]]
-    plane[(y - row) ** 2 + (x - column) ** 2 <= radius**2] = 0.9
-
-
-def test_two_lungs_stay_and_specks_go():
-    plane = np.full((64, 64), 0.1, np.float32)
-    blob(plane, 30, 15, 10)
-    blob(plane, 30, 48, 9)
-    blob(plane, 60, 32, 2)
-    kept = keep_lungs(plane) > 0.5
-    assert kept[30, 15]
-    assert kept[30, 48]
-    assert not kept[60, 32]
-
-
-def test_holes_are_filled():
-    plane = np.full((64, 64), 0.1, np.float32)
-    blob(plane, 30, 30, 12)
-    plane[30, 30] = 0.0
-    assert keep_lungs(plane)[30, 30] == 1
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_keeping_lungs_twice_is_keeping_them_once(seed):
-    plane = np.random.default_rng(seed).random((24, 24)).astype(np.float32)
-    once = keep_lungs(plane)
-    np.testing.assert_array_equal(keep_lungs(once) > 0.5, once > 0.5)
-
-
-def test_no_lung_at_all_is_an_empty_mask():
-    assert not (keep_lungs(np.zeros((16, 16), np.float32)) > 0.5).any()
+    pixels = np.full((64, 64), 0.3, np.float32)
+    pixels[:8, :8] = 0.0  # the mark: top left in an upright image
+    pixels[20:50, 10:26] = 1.0
+    pixels[20:40, 40:56] = 1.0
+    pixels[55:60, 30:36] = 0.45
+    lay = np.rot90(1 - pixels if reversed_ else pixels, turns)
+    prediction = segmenter.predict(Radiograph(np.ascontiguousarray(lay), sha256="0" * 64))
+    assert (prediction.pose.turns, prediction.pose.reversed_) == (turns, reversed_)
+    expected = np.rot90(pixels == 1.0, turns)
+    np.testing.assert_array_equal(prediction.masks.masks[Structure.LUNG], expected)
+    np.testing.assert_array_equal(prediction.parts["right"], np.rot90((pixels == 1.0) & (np.arange(64) < 32), turns))

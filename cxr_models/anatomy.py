@@ -1,0 +1,106 @@
+"""What anatomy says about masks: there are two lungs, ribs are long, and where left and right are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+LUNGS = 2
+"""There are two: only the two largest components of a lung mask are kept."""
+SMALLEST_LUNG = 0.08
+"""A second component smaller than this share of the first is no lung."""
+SHORTEST_RIB = 0.06
+"""A piece of rib shorter than this share of the image's side is none."""
+AROUND_LUNGS = 0.06
+"""Ribs lie within this share of the image's side around the lungs and what is between and below them."""
+
+
+def keep_lungs(probability: Floats) -> Floats:
+    """Only the two largest components, with their holes filled.
+
+    Args:
+        probability: (S, S) float32 in [0, 1].
+
+    Returns:
+        The same, with 0 where a smaller component was and 1 in holes.
+    """
+    filled = ndimage.binary_fill_holes(probability > 0.5)
+    labels, count = ndimage.label(filled)
+    if count == 0:
+        return probability
+    areas = np.bincount(labels.ravel())[1:]
+    order = np.argsort(areas)[::-1][:LUNGS]
+    kept = np.isin(labels, [i + 1 for i in order if areas[i] >= SMALLEST_LUNG * areas[order[0]]])
+    result = np.where(filled & ~kept, 0, probability)
+    return np.where(kept & (probability <= 0.5), 1, result).astype(np.float32)
+
+
+def split_lungs(lung: Mask) -> Mapping[str, Mask]:
+    """The right and the left lung of an upright radiograph, the patient's right on the image's left.
+
+    Each component goes to the side that most of it lies on, of the line halfway between the mask's outer borders.
+    Where both lungs are one component it is cut at the narrowest column near that line.
+
+    Args:
+        lung: (H, W) bool.
+
+    Returns:
+        {"right": (H, W) bool, "left": (H, W) bool}: disjoint, together ``lung``.
+    """
+    right = np.zeros_like(lung)
+    columns = np.flatnonzero(lung.any(axis=0))
+    if not len(columns):
+        return {"right": right, "left": right.copy()}
+    middle = 0.5 * (columns[0] + columns[-1])
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(lung.astype(np.uint8), connectivity=8)
+    reach = 0.15 * (columns[-1] - columns[0] + 1)
+    for label in range(1, count):
+        left, width = int(stats[label, cv2.CC_STAT_LEFT]), int(stats[label, cv2.CC_STAT_WIDTH])
+        piece = labels == label
+        if left < middle - reach and left + width > middle + reach and width > 0.7 * (columns[-1] - columns[0]):
+            near = np.arange(max(0, int(middle - reach)), int(middle + reach) + 1)
+            piece[:, near[int(piece[:, near].sum(axis=0).argmin())] :] = False
+            right |= piece
+        elif float((piece.sum(axis=0) * np.arange(lung.shape[1])).sum()) / piece.sum() < middle:
+            right |= piece
+    return {"right": right, "left": lung & ~right}
+
+
+def tidy_ribs(probability: Floats, lung: Mask | None = None) -> Floats:
+    """Ribs as anatomy has them: long pieces, near the lungs, without the gaps of a few pixels between their parts.
+
+    Args:
+        probability: (S, S) float32 in [0, 1].
+        lung: (S, S) bool on the same grid, or None where lungs were not found.
+
+    Returns:
+        The same, lowered to 0 in short pieces and far from the lungs, and raised to 0.51 in small gaps.
+    """
+    side = max(probability.shape)
+    probability = np.asarray(probability, np.float32)
+    if lung is not None and lung.any():
+        reach = max(1, round(AROUND_LUNGS * side))
+        hull = np.zeros(lung.shape, np.uint8)
+        points = cv2.findNonZero(lung.astype(np.uint8))
+        cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+        # the lowest ribs run on below the lungs
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 4 * reach + 1))
+        probability = np.where(cv2.dilate(hull, kernel) > 0, probability, np.float32(0))
+    sure = probability > 0.5
+    # a gap is bridged where both sides are rib and the network half thinks so too
+    closed = cv2.morphologyEx(sure.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, max(3, side // 60)), np.uint8))
+    sure |= (closed > 0) & (probability > 0.3)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
+    extent = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    long_enough = extent >= SHORTEST_RIB * side
+    long_enough[0] = False
+    kept = long_enough[labels]
+    probability = np.where(sure & ~kept, 0, probability)
+    return np.where(kept, np.maximum(probability, 0.51), probability).astype(np.float32)
