@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_models.simulate.overlay import Display, lesion_of, mm_from_lungs
-from cxr_models.simulate.projections import longest_extent
 from data_catalog.manifest import Lesion
 
 Floats = npt.NDArray[np.float32]
@@ -93,8 +92,16 @@ class Canvas:
         self.lesions: list[Lesion] = []
         self.conspicuity: list[float] = []
 
-    def add_nodule(self, added: Floats, mask: Mask, scene: Scene, least: float) -> bool:
-        """Set a nodule where its mask lies wholly in the lungs and apart from others; False where that is nowhere."""
+    def add_nodule(self, added: Floats, mask: Mask, diameter_mm: float, display: Display, least: float) -> bool:
+        """Set a nodule where its mask lies wholly in the lungs and apart from others; False where that is nowhere.
+
+        Args:
+            added: (h, w) float32, to the displayed exposure.
+            mask: (h, w) bool, the nodule; with a pixel.
+            diameter_mm: what its lesion states.
+            display: of the radiograph.
+            least: conspicuity below which a place will not do.
+        """
         height, width = mask.shape
         rows, columns = np.nonzero(mask)
         middle = int(np.hypot(rows - rows.mean(), columns - columns.mean()).argmin())  # a pixel of the mask itself
@@ -106,14 +113,14 @@ class Canvas:
                 continue
             if not self.lung[box][mask].all() or (self.numbers[box] > 0)[added > 0].any():
                 continue
-            shown = scene.display.with_added(self.pixels[box], added)
+            shown = display.with_added(self.pixels[box], added)
             spread = float(self.before[box].std())
             conspicuity = float((shown - self.pixels[box])[mask].mean()) / max(spread, 1e-3)
             if conspicuity < least:
                 continue
             self.pixels[box] = shown
             self.changed[box] |= added > 0
-            self.lesions.append(lesion_of(mask, (row, column), longest_extent(mask) * scene.mm_per_pixel))
+            self.lesions.append(lesion_of(mask, (row, column), diameter_mm))
             self.numbers[box][mask] = len(self.lesions)
             self.conspicuity.append(conspicuity)
             return True

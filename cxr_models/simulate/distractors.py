@@ -59,7 +59,7 @@ def _tube(rng: np.random.Generator, mm: float) -> Floats:
     cv2.polylines(line, [np.round(points * 16).astype(np.int32)], isClosed=False, color=0, shift=4)
     away = cv2.distanceTransform(line, cv2.DIST_L2, 5) * np.float32(mm)
     wall = np.sqrt(np.maximum(outer**2 - away**2, 0)) - np.sqrt(np.maximum(inner**2 - away**2, 0))
-    return np.asarray(wall / (outer - inner) * rng.uniform(0.03, 0.12), np.float32)
+    return np.asarray(wall / (outer - inner) * rng.uniform(0.06, 0.35), np.float32)
 
 
 def _distances(radius: float, mm: float, centre: tuple[float, float]) -> Floats:

@@ -157,7 +157,8 @@ class Implanter:
         shape = Shape(float(factor[chosen]), aspect, angle, bool(rng.integers(2)))
         excess, mask = self.projections[chosen].shown(scene.mm_per_pixel, shape)
         added = excess * np.float32(LOCAL_GAIN * _log_uniform(rng, config.contrast))
-        return bool(mask.any()) and canvas.add_nodule(added, mask, scene, config.least_conspicuity)
+        diameter = float(own[chosen] * factor[chosen])
+        return bool(mask.any()) and canvas.add_nodule(added, mask, diameter, scene.display, config.least_conspicuity)
 
 
 def with_nodules(

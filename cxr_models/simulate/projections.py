@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 _LEAST = 1e-3  # attenuation below which nothing is set in
+_FINE_MM = 0.25  # pixels that diameters are measured on
 _FAINTEST = 0.01  # of the densest ray; half a millimetre of soft tissue
 
 
@@ -105,8 +106,9 @@ def project_turned(patch: NodulePatch, turns: int, seed: Sequence[int], kvp: flo
         rows, columns = (np.flatnonzero((line > 0).any(axis=axis)) for axis in (1, 0))
         # one pixel of nothing about it, which interpolation fades to
         inner = [np.pad(p[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1) for p in (line, path)]
-        diameter = longest_extent(shadow_of(inner[1]))
-        projections.append(NoduleProjection(inner[0], inner[1], diameter, patch.path.name))
+        seen = NoduleProjection(inner[0], inner[1], 0.0, patch.path.name)
+        diameter = longest_extent(seen.shown(_FINE_MM)[1]) * _FINE_MM
+        projections.append(replace(seen, diameter_mm=diameter))
     return projections
 
 

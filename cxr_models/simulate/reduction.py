@@ -77,10 +77,10 @@ def make_reduction(
     for axis, block in enumerate(reversed(blocks)):
         grid[axis, axis], grid[axis, 3] = block, 0.5 * (block - 1)
     grid[2, 2], grid[2, 3] = blocks[0] / per_block, 0.5 * (blocks[0] - 1) + at[0] * blocks[0]
-    return Reduction(blocks, _cubic(at, count), to_patient @ grid)
+    return Reduction(blocks, cubic_weights(at, count), to_patient @ grid)
 
 
-def _cubic(at: npt.NDArray[np.float64], count: int) -> Floats:
+def cubic_weights(at: npt.NDArray[np.float64], count: int) -> Floats:
     """(len(at), count) weights of Catmull and Rom's spline at the places ``at``; ends go on as they are."""
     weights = np.zeros((len(at), count), np.float32)
     rows = np.arange(len(at))

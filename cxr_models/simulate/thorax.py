@@ -150,7 +150,7 @@ def prepare(ct: CtVolume, size: int) -> Thorax:
     """
     if min(ct.hu.shape) < 2:
         raise ValueError(f"Expected a CT of at least 2 voxels along each axis, but got {ct.hu.shape}")
-    turned, to_patient = _in_patient_order(ct)
+    turned, to_patient = in_patient_order(ct)
     merged, names = _merged(turned.labels, turned.names)
     centre, half_width, half_height = _middle(turned, merged, names, to_patient)
     to_patient[:3, 3] -= centre
@@ -190,7 +190,7 @@ def _field(half_width: float, half_height: float) -> float:
     return 2 * max(1.25 * half_width, 1.2 * half_height)
 
 
-def _in_patient_order(ct: CtVolume) -> tuple[CtVolume, npt.NDArray[np.float64]]:
+def in_patient_order(ct: CtVolume) -> tuple[CtVolume, npt.NDArray[np.float64]]:
     """The CT with z up, y to the back, x to the left, and its index (x, y, z, 1) to mm right, front, up."""
     grid = PatientGrid.of(ct.hu.shape, ct.affine, 1.0)
     turned = np.eye(4)
