@@ -17,6 +17,7 @@ from rich.console import Console
 from flows import cli_fetch  # noqa: F401  (its command belongs to data_app)
 from flows.cli_calibrate import calibrate_app
 from flows.cli_data import data_app
+from flows.cli_evaluate import evaluate
 from flows.cli_simulate import simulate
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
 from flows.settings import Settings, apply_environment, load_settings
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data_app)
 app.add_typer(calibrate_app)
 app.command()(simulate)
+app.command()(evaluate)
 
 
 class PresetName(StrEnum):

@@ -7,25 +7,20 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cxr_models.phantom import code_version as phantom_version
 from cxr_models.precision import pick_device, resolve
-from cxr_models.simulate.folder import case_key
 from cxr_models.training import code_version as training_version
 from data_catalog.digest import digest_of
-from data_catalog.sources import SourceSpec
 from flows.config import RunConfig, make_config
 from flows.home import alone_in
 from flows.settings import load_settings
 from flows.shards import prepare_shards, task_runner
+from flows.stages import evaluated, rendered, simulated
 from tasks.caching import Steps
 from tasks.convert import assemble_cohort
-from tasks.evaluate import code_version as evaluation_version
-from tasks.evaluate import evaluate
-from tasks.ingest import ingest, plan_shards, render_phantoms
-from tasks.records import Cohort, Evaluated, Ingested, PreparedShard, RunSummary, Trained
+from tasks.ingest import ingest, plan_shards
+from tasks.records import Cohort, PreparedShard, RunSummary, Trained
 from tasks.register import find_champion, register
 from tasks.report import publish_report
-from tasks.simulate import merge_simulated, simulate_ct
 from tasks.train import train
 
 
@@ -74,32 +69,6 @@ def run_folder(config: RunConfig, home: Path) -> Path:
     return home / "runs" / f"{kinds}-{digest_of(config)[:8]}"
 
 
-def rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
-    """The sources, with the embedded phantom cohort rendered where it is asked for."""
-    key = digest_of(config.phantom, phantom_version())[:32]
-    out = store / "phantoms" / key
-    sources = []
-    for source in config.sources:
-        if not source.path:
-            task = steps.submit(render_phantoms, outputs=[out / "cohort.json"], key=key, config=config.phantom, out=out)
-            source = SourceSpec(source.kind, task.result())
-        sources.append(source)
-    return sources
-
-
-def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, folder: Path) -> Ingested:
-    """What was ingested, with radiographs simulated from its CTs."""
-    if not ingested.cases:
-        return ingested
-    submitted = []
-    for case in ingested.cases:
-        key = case_key(case, config.simulate)
-        out = store / "simulated" / key
-        parameters = {"key": key, "case": case, "config": config.simulate, "out": out}
-        submitted.append(steps.submit(simulate_ct, outputs=[out / "rows.parquet"], **parameters))
-    return merge_simulated(ingested, [task.result() for task in submitted], folder)
-
-
 def _trained(
     steps: Steps,
     cohort: Cohort,
@@ -130,11 +99,3 @@ def _trained(
         out=out,
     )
     return task.result()
-
-
-def evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
-    """Scores of the model in ``package`` on the cohort's test rows."""
-    key = digest_of(weights, cohort.digest, cohort.test_digest, evaluation_version())[:32]
-    out = store / "evaluations" / key
-    parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
-    return steps.submit(evaluate, outputs=[out / "summary.json", out / "scores.parquet"], **parameters).result()

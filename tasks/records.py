@@ -104,6 +104,37 @@ class Evaluated(Record):
     images: int
 
 
+class EvaluationRows(Record):
+    """What a model is scored on, and how many rows are not among it or should be known.
+
+    Attributes:
+        ingested: the rows to score, and what was refused.
+        trained: annotated rows that the model was trained on.
+        acquainted: further annotated rows of patients that it was trained on.
+        unannotated: rows on which nobody looked for what the model outlines.
+        elsewhere: rows of the other sides of the split.
+        notes: what a reader of the scores has to know, a sentence each.
+    """
+
+    ingested: Ingested
+    trained: int
+    acquainted: int
+    unannotated: int
+    elsewhere: int
+    notes: tuple[str, ...]
+
+
+class EvaluationSummary(Record):
+    """What an evaluation has to show; ``summary`` is the JSON file with all of it."""
+
+    folder: str
+    summary: str
+    structure: str
+    dice: float
+    images: int
+    refused: int
+
+
 class Champion(Record):
     """The reigning champion, fetched from the registry."""
 

@@ -27,17 +27,17 @@ class TableRow:
     patients: int
 
 
-def table_rows(rows: Sequence[Subgroup]) -> list[TableRow]:
-    """The groups that differ within their structure, in the order of ``rows``."""
+def table_rows(rows: Sequence[Subgroup], *, intervals: bool = True) -> list[TableRow]:
+    """The groups that differ within their structure, in the order of ``rows``; Dice always has its interval."""
     return [
         TableRow(
             structure=row.structure,
             by=NAMES.get(row.by, row.by),
             group="" if row.by == "structure" else SEXES.get(row.group, row.group),
             dice=mean_text(row.dice),
-            iou=mean_text(row.iou),
-            hd95=distance_text(row.hd95),
-            asd=distance_text(row.asd),
+            iou=mean_text(row.iou) if intervals else f"{row.iou.mean:.3f}",
+            hd95=distance_text(row.hd95, intervals=intervals),
+            asd=distance_text(row.asd, intervals=intervals),
             lowest=f"{row.worst_dice:.3f}",
             images=row.images,
             patients=row.patients,
@@ -57,7 +57,7 @@ def mean_text(mean: GroupMean, places: int = 3) -> str:
     return f"{mean.mean:.{places}f} ({mean.low:.{places}f} to {mean.high:.{places}f})"
 
 
-def distance_text(means: Mapping[str, GroupMean]) -> str:
+def distance_text(means: Mapping[str, GroupMean], *, intervals: bool = True) -> str:
     """Distances by unit; how many images of several units have each.
 
     >>> distance_text({"mm": GroupMean(6.14, 5.0, 7.31, 12, 6)})
@@ -69,7 +69,8 @@ def distance_text(means: Mapping[str, GroupMean]) -> str:
     texts = []
     for unit, mean in means.items():
         number, _, interval = mean_text(mean, 1).partition(" ")
-        texts.append(f"{number} {unit}" + (f" {interval}" if interval else "") + (f", n {mean.n}" if several else ""))
+        interval = f" {interval}" if interval and intervals else ""
+        texts.append(f"{number} {unit}{interval}" + (f", n {mean.n}" if several else ""))
     return "; ".join(texts)
 
 

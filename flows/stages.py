@@ -1,0 +1,51 @@
+"""Stages that the main job and the evaluation share: phantoms and CTs become images, a model gets its scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr_models.phantom import code_version as phantom_version
+from cxr_models.simulate.folder import case_key
+from data_catalog.digest import digest_of
+from data_catalog.sources import SourceSpec
+from flows.config import RunConfig
+from tasks.caching import Steps
+from tasks.evaluate import code_version as evaluation_version
+from tasks.evaluate import evaluate
+from tasks.ingest import render_phantoms
+from tasks.records import Cohort, Evaluated, Ingested
+from tasks.simulate import merge_simulated, simulate_ct
+
+
+def rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
+    """The sources, with the embedded phantom cohort rendered where it is asked for."""
+    key = digest_of(config.phantom, phantom_version())[:32]
+    out = store / "phantoms" / key
+    sources = []
+    for source in config.sources:
+        if not source.path:
+            task = steps.submit(render_phantoms, outputs=[out / "cohort.json"], key=key, config=config.phantom, out=out)
+            source = SourceSpec(source.kind, task.result())
+        sources.append(source)
+    return sources
+
+
+def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, folder: Path) -> Ingested:
+    """What was ingested, with radiographs simulated from its CTs."""
+    if not ingested.cases:
+        return ingested
+    submitted = []
+    for case in ingested.cases:
+        key = case_key(case, config.simulate)
+        out = store / "simulated" / key
+        parameters = {"key": key, "case": case, "config": config.simulate, "out": out}
+        submitted.append(steps.submit(simulate_ct, outputs=[out / "rows.parquet"], **parameters))
+    return merge_simulated(ingested, [task.result() for task in submitted], folder)
+
+
+def evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
+    """Scores of the model in ``package`` on the cohort's test rows."""
+    key = digest_of(weights, cohort.digest, cohort.test_digest, evaluation_version())[:32]
+    out = store / "evaluations" / key
+    parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
+    return steps.submit(evaluate, outputs=[out / "summary.json", out / "scores.parquet"], **parameters).result()
