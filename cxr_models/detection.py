@@ -195,14 +195,17 @@ def _prominent(smooth: Floats, config: DetectionConfig) -> Iterator[_Blob]:
     """Peaks that no higher one absorbs, the highest first."""
     # every region lies above half of the lowest allowed rise: labels are cut out of these few windows alone
     _, labels, stats, _ = cv2.connectedComponentsWithStats((smooth >= config.rise / 2).astype(np.uint8), connectivity=8)
-    seen = np.zeros(smooth.shape, bool)
+    # a lower peak in the core of a higher one is absorbed by it: its own core, at a lower level, holds the higher peak
+    taken = np.zeros(smooth.shape, bool)
     for row, column in _peaks(smooth, config.rise):
+        if taken[row, column]:
+            continue
         left, top, width, height = (int(value) for value in stats[labels[row, column], :4])
         window = (slice(top, top + height), slice(left, left + width))
         values, peak, rise = smooth[window], (row - top, column - left), float(smooth[row, column])
         core = _connected(values >= (1 - config.split) * rise, peak)
-        absorbed = bool(seen[window][core].any())
-        seen[row, column] = True
+        absorbed = bool(taken[window][core].any())
+        taken[window] |= core
         if not absorbed:
             rows, columns = np.nonzero(core)
             centre = (float(rows.mean()) + top, float(columns.mean()) + left)
