@@ -124,9 +124,8 @@ def show(summary: dict[str, Any], folder: Path, console: Console) -> None:
     groups = [subgroup_of(row) for row in summary["subgroups"]]
     for text in (*summary["left_out"], *summary["notes"]):
         console.print(f"! {text}", markup=False, highlight=False)
-    table = Table(
-        "structure", "group", "Dice", "lowest", "IoU", "HD95", "mean distance", "images", "patients", box=None
-    )
+    console.width = max(console.width, WIDTH)
+    table = Table("structure", "group", "Dice", "lowest", "IoU", "HD95", "ASD", "images", "patients", box=None)
     for row in table_rows(groups, intervals=False):
         cells = (row.dice, row.lowest, row.iou, row.hd95, row.asd, str(row.images), str(row.patients))
         table.add_row(row.structure, f"{row.by} {row.group}".strip(), *cells)

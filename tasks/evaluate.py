@@ -116,7 +116,7 @@ def evaluate(key: str, cohort: Cohort, package: Path, device: str, out: Path) ->
     """
     segmenter = Segmenter(package, device)
     structures = segmenter.card.network.structures
-    samples = tested(read_manifest(Path(cohort.manifest)), structures)
+    samples = rows_to_score(read_manifest(Path(cohort.manifest)), structures)
     sink().start("evaluate", len(samples))
     with replacing_folder(out) as part:
         tallies = [make(structures) for make in TALLIES]
@@ -148,7 +148,7 @@ def _record(key: str, out: Path, weights: str, dice: Interval, iou: Interval) ->
     )
 
 
-def tested(samples: Sequence[Sample], structures: Collection[Structure]) -> list[Sample]:
+def rows_to_score(samples: Sequence[Sample], structures: Collection[Structure]) -> list[Sample]:
     """Test rows on which somebody looked for one of ``structures``."""
     return [sample for sample in samples if sample.split == "test" and is_annotated(sample, structures)]
 

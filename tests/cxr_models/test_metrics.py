@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, jaccard_score
 
+from cxr_models import metrics
 from cxr_models.metrics import bootstrap_mean, overlap
 
 planes = arrays(bool, (9, 7))
@@ -71,3 +72,10 @@ def test_the_same_seed_gives_the_same_interval():
 def test_no_values_are_an_error():
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_mean([], [])
+
+
+def test_drawing_in_parts_changes_nothing(monkeypatch):
+    values, patients = np.random.default_rng(3).random(40).tolist(), [str(i % 13) for i in range(40)]
+    whole = bootstrap_mean(values, patients)
+    monkeypatch.setattr(metrics, "_DRAWN_AT_ONCE", 100)
+    assert bootstrap_mean(values, patients) == whole
