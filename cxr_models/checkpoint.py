@@ -6,7 +6,7 @@ No pickle: tensors are tensors, the rest is JSON in the file's metadata.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from cxr_models.segmentation import SegmentationNetwork
 from data_catalog.atomic import replacing
 
 
@@ -27,6 +28,8 @@ class Progress:
         config_digest: of everything that determines the result; a checkpoint of another digest is not used.
         config: the same, readable.
         tracking_run: id of the experiment-tracking run that these epochs were logged to, "" for none.
+        pass_images: images that went through the network at once, over all processes: what fits into memory may have
+            changed since; 0 where none was measured yet.
     """
 
     epoch: int
@@ -34,24 +37,37 @@ class Progress:
     config_digest: str
     config: dict[str, Any]
     tracking_run: str = ""
+    pass_images: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """The objects whose state a checkpoint holds."""
+    """The objects whose state a checkpoint holds.
 
-    network: torch.nn.Module
-    average: torch.nn.Module
+    Attributes:
+        network: what is trained.
+        average: the running average of its weights.
+        optimiser, scheduler: of its steps.
+        scaler: of the loss, for fp16.
+        generator: order of the rows, and what each process's own generator comes from.
+        best: the average at the best validation so far, where that is kept; else empty.
+    """
+
+    network: SegmentationNetwork
+    average: SegmentationNetwork
     optimiser: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
     generator: torch.Generator
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> None:
-    """Write model, running average, optimiser, scheduler and random state to ``path``, atomically."""
+    """Write models, optimiser, scheduler, loss scale and random state to ``path``, atomically."""
     optimiser = state.optimiser.state_dict()
     tensors = {f"network.{key}": value for key, value in state.network.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in state.average.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in state.best.items()}
     for index, slots in optimiser["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in slots.items()}
     tensors["random.generator"] = state.generator.get_state()
@@ -63,6 +79,8 @@ def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> Non
         "config_digest": progress.config_digest,
         "config": progress.config,
         "tracking_run": progress.tracking_run,
+        "pass_images": progress.pass_images,
+        "scaler": state.scaler.state_dict(),
         "optimiser_groups": optimiser["param_groups"],
         "scheduler": scheduler,
     }
@@ -77,15 +95,9 @@ def load_progress(path: Path) -> Progress | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-    except (FileNotFoundError, SafetensorError):
+        return Progress(**{entry.name: metadata[entry.name] for entry in fields(Progress)})
+    except (FileNotFoundError, SafetensorError, KeyError):  # KeyError: of a version that knew less
         return None
-    return Progress(
-        metadata["epoch"],
-        metadata["history"],
-        metadata["config_digest"],
-        metadata["config"],
-        metadata["tracking_run"],
-    )
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> None:
@@ -99,11 +111,14 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
 
     state.network.load_state_dict(under("network."))
     state.average.load_state_dict(under("average."))
+    state.best.clear()
+    state.best.update(under("best."))
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in under("optimiser.").items():
         index, name = key.split(".", 1)
         slots.setdefault(int(index), {})[name] = value
     state.optimiser.load_state_dict({"state": slots, "param_groups": metadata["optimiser_groups"]})
     state.scheduler.load_state_dict(metadata["scheduler"] | {"lr_lambdas": [None]})
+    state.scaler.load_state_dict(metadata["scaler"])
     state.generator.set_state(tensors["random.generator"])
     torch.set_rng_state(tensors["random.torch"])

@@ -1,13 +1,15 @@
-"""Which floating point format to compute in, and on which device."""
+"""Which floating point format to compute in, on which device, and whether the same bits must come out again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def pick_device(wanted: str = "auto") -> str:
@@ -37,10 +39,35 @@ def resolve(precision: Precision, device: str) -> Precision:
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_has_bf16() else "fp32"
 
 
 def autocast(precision: Precision, device: str) -> torch.autocast:
-    """Context for the forward pass. bf16 keeps float32's range, so no gradient scaling is needed."""
-    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=resolve(precision, device) == "bf16")
+    """Context for the forward pass. bf16 keeps float32's range; the gradients of fp16 need :func:`loss_scaler`."""
+    wanted = resolve(precision, device)
+    dtype = torch.float16 if wanted == "fp16" else torch.bfloat16
+    return torch.autocast(device.split(":")[0], dtype, enabled=wanted in ("bf16", "fp16"))
+
+
+def loss_scaler(precision: Precision, device: str) -> torch.amp.GradScaler:
+    """Scales the loss so that small gradients survive fp16 (Micikevicius et al. 2018); does nothing for the others."""
+    return torch.amp.GradScaler(device.split(":")[0], enabled=resolve(precision, device) == "fp16")
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """For the block, refuse operations that may give other bits in another run; the settings before come back.
+
+    The setting is the process's: it holds for other threads too.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark

@@ -5,220 +5,215 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
+import psutil
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_models import augment as augment_module
-from cxr_models import checkpoint as checkpoint_module
-from cxr_models import clutter, losses, precision, segmentation
-from cxr_models.augment import AugmentConfig, augment
+from cxr_models import batch_size, checkpoint, clutter, distributed, losses, precision, segmentation, stopping
+from cxr_models import training_config as config_module
+from cxr_models import training_data as data_module
+from cxr_models.augment import augment
 from cxr_models.checkpoint import Progress, TrainingState, load_checkpoint, load_progress, save_checkpoint
-from cxr_models.losses import LossName, head_loss, segmentation_loss
-from cxr_models.precision import Precision, autocast
-from cxr_models.segmentation import Head, SegmentationConfig, build_network, on_device
+from cxr_models.losses import head_loss, segmentation_loss
+from cxr_models.precision import autocast, deterministic, loss_scaler
+from cxr_models.segmentation import SegmentationConfig, SegmentationNetwork, build_network, on_device
+from cxr_models.training_config import TrainConfig as TrainConfig
+from cxr_models.training_data import Rows
+from cxr_models.training_data import TrainingData as TrainingData
 from data_catalog.digest import digest_of, source_digest
 from data_catalog.preprocess import IGNORE, PreprocessConfig
-from data_catalog.shards import Shard
 
 WEIGHT_FILE_PRECISION = torch.float32
 
 
-class TrainConfig(BaseModel):
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training rows; 0 is not allowed, a fraction neither.
-        batch_size: images per step.
-        loss: of the masks, as :func:`~cxr_models.losses.segmentation_loss` names them.
-        head_weight: of the classification head's loss beside that of the masks.
-        optimiser: "adam" or "adamw".
-        learning_rate: at the end of the warm-up; the cosine takes it to 1 % of that.
-        weight_decay: for adamw decoupled (Loshchilov and Hutter 2019).
-        warmup_steps: steps of linear warm-up.
-        gradient_clip: largest norm of the gradient.
-        ema: decay of the running average of the weights, which is what is saved; ramped up from 0.
-        augment: ranges of the augmentation.
-        precision: "auto" takes bf16 where the processor or the GPU has it.
-        validate_every: epochs between two validations.
-        seed: of weights, order and augmentation.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    loss: LossName = "dice_ce"
-    head_weight: float = Field(default=0.1, ge=0)
-    optimiser: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-3, ge=0)
-    warmup_steps: int = Field(default=100, ge=0)
-    gradient_clip: float = Field(default=1.0, gt=0)
-    ema: float = Field(default=0.995, ge=0, lt=1)
-    augment: AugmentConfig = AugmentConfig()
-    precision: Precision = "auto"
-    validate_every: int = Field(default=5, ge=1)
-    seed: int = 0
-
-
-Rows = Sequence[tuple[int, int]]
-"""(shard, row) pairs."""
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images (B, 1, H, W) float32 in [0, 1] and labels (B, C, H, W) uint8."""
-
-
-class Draw(Protocol):
-    """Makes a training batch of rows: their whole images, or crops of them, or with something set into them."""
-
-    def __call__(self, data: TrainingData, rows: Rows, generator: torch.Generator) -> Batch:
-        """One image per row; every random number comes from ``generator`` (on the CPU), or resuming is not exact."""
-
-
-def whole_rows(data: TrainingData, rows: Rows, generator: torch.Generator) -> Batch:
-    """The :class:`Draw` that takes the rows as they are."""
-    return data.whole(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Rows of open shards that take part in training and validation.
-
-    Attributes:
-        shards: open shards; their images stay on disk until a batch asks for them.
-        train, val: which rows.
-        digest: of the content of all of them, and of what ``draw`` depends on, 64 hex digits.
-        preprocess: the config that made the shards.
-        draw: makes training batches; validation takes whole rows.
-    """
-
-    shards: Sequence[Shard]
-    train: Rows
-    val: Rows
-    digest: str
-    preprocess: PreprocessConfig
-    draw: Draw = whole_rows
-
-    def batch(self, rows: Rows, generator: torch.Generator) -> Batch:
-        """A training batch of ``rows``."""
-        return self.draw(self, rows, generator)
-
-    def whole(self, rows: Rows) -> Batch:
-        """The images and labels of ``rows``, (B, 1, S, S) float32 and (B, C, S, S) uint8."""
-        images = np.stack([self.shards[s].images[r] for s, r in rows]).astype(np.float32)
-        labels = np.stack([self.shards[s].labels[r] for s, r in rows])
-        if self.preprocess.value_range == "signed":
-            images = (images + np.float32(1)) / np.float32(2)
-        return torch.from_numpy(images)[:, None], torch.from_numpy(labels)
-
-
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A finished training: the averaged weights, one record per epoch, and how often it was resumed from disk."""
+    """A finished training.
+
+    Attributes:
+        weights: averaged over steps, of the last epoch or of the best one.
+        history: one record per epoch; "stopped" is 1 in the last where no better validation was to be expected.
+        resumed_at: epochs that were on disk already.
+        epoch: whose weights these are.
+    """
 
     weights: dict[str, torch.Tensor]
     history: list[dict[str, float]]
     resumed_at: int
+    epoch: int
 
 
-OnEpoch = Callable[[dict[str, float], int], None]
-"""Called after each epoch with its record and the number of epochs in all."""
+Report = Callable[[dict[str, float], int], None]
+"""Called with a record and the number of epochs in all."""
+
+
+def _nobody(record: dict[str, float], epochs: int) -> None:
+    """The :data:`Report` that nobody reads."""
 
 
 def fit(
     data: TrainingData,
-    network_config: SegmentationConfig,
+    network: SegmentationConfig,
     config: TrainConfig,
-    checkpoint: Path,
-    on_epoch: OnEpoch = lambda record, epochs: None,
+    path: Path,
+    on_epoch: Report = _nobody,
     *,
+    on_step: Report = _nobody,
     device: str = "cpu",
     tracking_run: str = "",
 ) -> Training:
-    """Train, or go on from ``checkpoint`` where it is of this very training.
+    """Train, or go on from the checkpoint at ``path`` where it is of this very training.
 
     An interrupted and resumed training ends with the same bits as an undisturbed one (CPU, one number of threads).
 
+    Args:
+        data: the rows.
+        network: what is trained.
+        config: how.
+        path: of the checkpoint.
+        on_epoch: gets each epoch's record, those before a resume again.
+        on_step: gets {"step", "step_loss"} every ``config.log_steps`` steps.
+        device: "cpu", "cuda" or "cuda:N".
+        tracking_run: kept in the checkpoint.
+
     Raises:
-        ValueError: no training rows.
+        ValueError: no training rows, or fewer GPUs than processes.
+        MemoryError: ``config.fit_memory``, and not one image fits.
         FloatingPointError: the loss is not finite.
     """
     if not data.train:
         raise ValueError("Expected at least one training row with a mask, but got none")
-    plan = describe(data, network_config, config, device)
-    state = _new_state(network_config, config, math.ceil(len(data.train) / config.batch_size), device)
-    progress = load_progress(checkpoint)
+    plan = describe(data, network, config, device)
+    with (
+        distributed.group(config.processes, device, _help, data, network, config, path, plan) as own_device,
+        deterministic(config.deterministic),
+    ):
+        return _fit(_Job(data, network, config, own_device, on_step), path, plan, on_epoch, tracking_run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What stays as it is from the first step to the last."""
+
+    data: TrainingData
+    network: SegmentationConfig
+    config: TrainConfig
+    device: str
+    on_step: Report = _nobody
+
+
+def _help(device: str, data: Any, network: Any, config: TrainConfig, path: Path, plan: dict[str, Any]) -> None:
+    """What processes other than rank 0 do: the same, and nobody hears of it."""
+    with deterministic(config.deterministic):
+        _fit(_Job(data, network, config, device), path, plan, _nobody, "")
+
+
+def _fit(job: _Job, path: Path, plan: dict[str, Any], on_epoch: Report, tracking_run: str) -> Training:
+    config, saved_at = job.config, time.monotonic()
+    progress = load_progress(path)
     if progress is None or progress.config_digest != digest_of(plan):
-        progress = Progress(0, [], digest_of(plan), plan, tracking_run)
-    else:
-        load_checkpoint(checkpoint, state)
-    resumed_at, history = progress.epoch, progress.history
+        progress = Progress(0, [], digest_of(plan), plan, tracking_run, _pass_images(job))
+    state, history = _new_state(job), progress.history
+    if progress.epoch:
+        load_checkpoint(path, state)
     for record in history:
         on_epoch(record, config.epochs)
     for epoch in range(progress.epoch, config.epochs):
+        if stopping.is_over(history, config.patience):
+            break
         started = time.perf_counter()
-        loss = _train_epoch(data, state, config, network_config.head, device)
-        record = {"epoch": epoch + 1, "train_loss": loss, "learning_rate": float(state.scheduler.get_last_lr()[0])}
-        if data.val and ((epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs):
-            record |= validate(data, state.average, config, device)
-        record["seconds"] = time.perf_counter() - started
+        record = {"epoch": epoch + 1, "train_loss": _train_epoch(job, state, progress.pass_images)}
+        record |= {"learning_rate": float(state.scheduler.get_last_lr()[0])} | _load(job, time.perf_counter() - started)
+        last = epoch + 1 == config.epochs
+        if job.data.val and ((epoch + 1) % config.validate_every == 0 or last):
+            record |= validate(job.data, state.average, config, job.device)
         history.append(record)
-        save_checkpoint(checkpoint, state, Progress(epoch + 1, history, digest_of(plan), plan, progress.tracking_run))
+        if config.keep == "best" and stopping.is_best(history):
+            state.best.update({name: value.detach().clone() for name, value in state.average.state_dict().items()})
+        if stopping.is_over(history, config.patience):
+            record["stopped"], last = 1.0, True
+        record["seconds"] = time.perf_counter() - started
+        record["seconds_left"] = 0.0 if last else stopping.seconds_left(history, config.epochs)
+        if distributed.rank() == 0 and (last or time.monotonic() - saved_at >= 60 * config.checkpoint_minutes):
+            save_checkpoint(path, state, replace(progress, epoch=epoch + 1))
+            saved_at = time.monotonic()
         on_epoch(record, config.epochs)
+    kept = state.best or state.average.state_dict()
     return Training(
-        {k: v.to(WEIGHT_FILE_PRECISION) if v.is_floating_point() else v for k, v in state.average.state_dict().items()},
+        {name: v.to(WEIGHT_FILE_PRECISION) if v.is_floating_point() else v for name, v in kept.items()},
         history,
-        resumed_at,
+        progress.epoch,
+        stopping.best_epoch(history) if state.best else len(history),
     )
 
 
-def _train_epoch(data: TrainingData, state: TrainingState, config: TrainConfig, head: Head, device: str) -> float:
-    """One pass over the training rows; returns the mean loss."""
+def _train_epoch(job: _Job, state: TrainingState, pass_images: int) -> float:
+    """One pass over the epoch's rows; returns the mean loss."""
+    config, mean = job.config, 0.0
     state.network.train()
-    order = torch.randperm(len(data.train), generator=state.generator).tolist()
-    losses = []
-    for start in range(0, len(order), config.batch_size):
-        images, labels = data.batch([data.train[i] for i in order[start : start + config.batch_size]], state.generator)
-        if len(images) == 1:  # batch normalisation needs two
-            images, labels = images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1, 1)
-        batch = augment(images.to(device), labels.to(device), config.augment, state.generator)
-        with autocast(config.precision, device):
-            logits, said = state.network(as_input(batch.images, data.preprocess))  # (B, 1, S, S) -> (B, C, S, S)
-        loss = segmentation_loss(logits, batch.labels, config.loss)
-        if head != "none":
-            loss = loss + config.head_weight * head_loss(said, head, batch.labels, batch.turns, batch.reversed_)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}: lower `learning_rate`")
+    rows = job.data.epoch(config.samples_per_epoch, state.generator)
+    generator = distributed.own_generator(state.generator)
+    for start in range(0, len(rows), config.step_images):
+        step = rows[start : start + config.step_images]
         state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = torch.zeros((), device=job.device)
+        for share in distributed.shares(step, pass_images):
+            part = _loss(job, state.network, share, generator) * (len(share) / len(step))
+            state.scaler.scale(part).backward()
+            loss += part.detach()
+        value = distributed.combine(state.network, loss).item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"Expected a finite loss, but got {value}: lower `learning_rate`")
+        state.scaler.unscale_(state.optimiser)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
-        state.optimiser.step()
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
         state.scheduler.step()
         _update_average(state.average, state.network, config.ema, state.scheduler.last_epoch)
-        losses.append(loss.item())
-    return sum(losses) / len(losses)
+        mean += value * len(step) / len(rows)
+        if config.log_steps and state.scheduler.last_epoch % config.log_steps == 0:
+            job.on_step({"step": state.scheduler.last_epoch, "step_loss": value}, config.epochs)
+    return mean
+
+
+def _loss(job: _Job, network: SegmentationNetwork, rows: Rows, generator: torch.Generator) -> torch.Tensor:
+    """Mean loss of one batch of ``rows``, augmented: a scalar float32."""
+    config = job.config
+    images, labels = job.data.batch(rows, generator)
+    if len(images) == 1:  # batch normalisation needs two
+        images, labels = images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1, 1)
+    batch = augment(images.to(job.device), labels.to(job.device), config.augment, generator)
+    with autocast(config.precision, job.device):
+        logits, said = network(as_input(batch.images, job.data.preprocess))  # (B, 1, S, S) -> (B, C, S, S)
+    loss = segmentation_loss(logits, batch.labels, config.loss)
+    head = network.config.head
+    if head == "none":
+        return loss
+    return loss + config.head_weight * head_loss(said, head, batch.labels, batch.turns, batch.reversed_)
 
 
 @torch.inference_mode()
 def validate(data: TrainingData, network: torch.nn.Module, config: TrainConfig, device: str) -> dict[str, float]:
     """Loss and Dice of the validation rows on the network's grid: {"val_loss", "val_dice"}."""
     network.eval()
-    losses, dices = [], []
-    for start in range(0, len(data.val), config.batch_size):
-        images, labels = data.whole(data.val[start : start + config.batch_size])
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    for rows in distributed.shares(data.val, config.batch_size):
+        images, labels = data.whole(rows)
         logits = network(as_input(images.to(device), data.preprocess))[0].float().cpu()
-        losses.append(segmentation_loss(logits, labels, config.loss).item() * len(images))
         counts = labels != IGNORE
         predicted, truth = (logits > 0) & counts, (labels == 1) & counts
         both = (predicted & truth).sum((1, 2, 3))
-        dices.append((2 * both + 1e-6) / (predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1e-6))
-    return {"val_loss": sum(losses) / len(data.val), "val_dice": torch.cat(dices).mean().item()}
+        dice = (2 * both + 1e-6) / (predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1e-6)
+        loss = segmentation_loss(logits, labels, config.loss).item() * len(rows)
+        sums += torch.tensor([loss, dice.sum().item()], dtype=torch.float64, device=device)
+    loss, dice = (distributed.total(sums) / len(data.val)).tolist()
+    return {"val_loss": loss, "val_dice": dice}
 
 
 def as_input(images: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
@@ -241,22 +236,40 @@ def describe(data: TrainingData, network: SegmentationConfig, config: TrainConfi
 
 def code_version() -> str:
     """Digest of the sources and libraries that decide which weights come out."""
-    sources = source_digest(
-        sys.modules[__name__], augment_module, checkpoint_module, clutter, losses, precision, segmentation
-    )
-    return digest_of(sources, torch.__version__, version("monai"))
+    parts = [augment_module, batch_size, checkpoint, clutter, config_module, data_module]
+    parts += [distributed, losses, precision, segmentation, stopping, sys.modules[__name__]]
+    return digest_of(source_digest(*parts), torch.__version__, version("monai"))
 
 
-def _new_state(network: SegmentationConfig, config: TrainConfig, steps_per_epoch: int, device: str) -> TrainingState:
+def _new_state(job: _Job) -> TrainingState:
+    config = job.config
     torch.manual_seed(config.seed)
-    net = on_device(build_network(network), device)
-    average = on_device(build_network(network), device)
+    net = on_device(build_network(job.network), job.device)
+    average = on_device(build_network(job.network), job.device)
     average.load_state_dict(net.state_dict())
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    total = config.epochs * steps_per_epoch
+    total = config.epochs * math.ceil((config.samples_per_epoch or len(job.data.train)) / config.step_images)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _learning_rate(step, total, config))
-    return TrainingState(net, average, optimiser, scheduler, torch.Generator().manual_seed(config.seed))
+    scaler = loss_scaler(config.precision, job.device)
+    return TrainingState(net, average, optimiser, scheduler, scaler, torch.Generator().manual_seed(config.seed))
+
+
+def _pass_images(job: _Job) -> int:
+    """Images that go through the network at once, over all processes."""
+    if not job.config.fit_memory:
+        return job.config.batch_size
+    state, rows = _new_state(job), job.data.train  # thrown away: measuring changes nothing
+
+    def step(images: int) -> None:
+        _loss(job, state.network, [rows[i % len(rows)] for i in range(images)], state.generator).backward()
+        state.optimiser.step()
+        state.optimiser.zero_grad(set_to_none=True)
+
+    most = math.ceil(job.config.step_images / distributed.size())
+    budget = int(batch_size.SHARE * batch_size.available_memory() / distributed.size())
+    fits = distributed.lowest(batch_size.largest_that_fits(step, most, job.device, budget), job.device)
+    return math.ceil(most / math.ceil(most / fits)) * distributed.size()  # passes of about the same size
 
 
 def _learning_rate(step: int, total: int, config: TrainConfig) -> float:
@@ -277,3 +290,11 @@ def _update_average(average: torch.nn.Module, network: torch.nn.Module, decay: f
             mean.lerp_(value, weight)
         else:
             mean.copy_(value)
+
+
+def _load(job: _Job, seconds: float) -> dict[str, float]:
+    """How hard the machine works: {"images_per_s", "memory_mib"}, the latter of this process or of its GPU."""
+    images = job.config.samples_per_epoch or len(job.data.train)
+    cuda = job.device.startswith("cuda")
+    used = torch.cuda.max_memory_allocated(job.device) if cuda else psutil.Process().memory_info().rss
+    return {"images_per_s": images / max(seconds, 1e-9), "memory_mib": used / 2**20}
