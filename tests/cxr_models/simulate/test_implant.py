@@ -100,7 +100,7 @@ def test_more_contrast_is_brighter_in_the_same_place(implanter, config, chest, s
         assert bright.conspicuity > pale.conspicuity
 
 
-@pytest.mark.parametrize("wanted", [9.0, 14.0, 24.0])
+@pytest.mark.parametrize("wanted", [9.7, 14.6, 28.0])
 @pytest.mark.parametrize("mm", [0.8, 1.6])
 def test_nodules_are_as_large_as_asked_for(implanter, config, chest, wanted, mm):
     sized = Implanter(config.model_copy(update={"diameter_mm": (wanted, wanted)}), implanter.projections)
@@ -112,7 +112,7 @@ def test_nodules_are_as_large_as_asked_for(implanter, config, chest, wanted, mm)
             found.append(across)
             assert lesion.diameter_mm == pytest.approx(wanted, rel=0.15)
     assert len(found) >= 15
-    assert np.mean(found) == pytest.approx(wanted, rel=0.15)
+    assert np.mean(found) == pytest.approx(wanted, rel=0.08)
 
 
 def test_sizes_are_spread_evenly_on_a_logarithmic_scale(implanter, chest):
@@ -170,15 +170,15 @@ def test_what_nobody_would_see_is_not_set_in(config, implanter, chest):
 
 def test_distractors_are_no_nodules_and_spare_them(implanter, config, chest):
     busy = Implanter(config.model_copy(update={"distractors": 1.0}), implanter.projections)
-    more = 0
-    for seed in range(20):
-        plain = implanter.implant(*chest, np.random.default_rng(seed), count=2)
-        made = busy.implant(*chest, np.random.default_rng(seed), count=2)
+    more, scene = 0, Scene.of(*chest, mm_per_pixel=0.5)  # nodules and distractors fill the lungs
+    for seed in range(30):
+        plain = implanter.implant(*chest, np.random.default_rng(seed), scene, count=2)
+        made = busy.implant(*chest, np.random.default_rng(seed), scene, count=2)
         assert np.array_equal(made.mask, plain.mask)
         assert np.array_equal(made.pixels[made.mask], plain.pixels[made.mask])
         assert np.array_equal(made.pixels[~made.changed], chest[0][~made.changed])
         more += int((made.changed & ~plain.changed).any())
-    assert more >= 18
+    assert more >= 20
 
 
 @settings(max_examples=60, deadline=None)

@@ -57,6 +57,14 @@ def test_an_egg_turns_and_is_mirrored_and_stretched():
     assert wide.sum() == pytest.approx(mask.sum(), rel=0.05)
 
 
+@settings(max_examples=30, deadline=None)
+@given(mm=st.floats(1.5, 4), angle=st.floats(0, 2 * math.pi), turn=st.integers(0, 7))
+def test_on_coarse_pixels_nothing_is_lost_between_them(mm, angle, turn):
+    needle = project_turned(ellipsoid((2.5, 2.5, 18)), 8, (0,))[turn]
+    excess, _ = needle.shown(mm, Shape(angle=angle))
+    assert excess.sum() * mm**2 == pytest.approx(needle.excess.sum(), rel=0.1)
+
+
 def test_directions_differ_and_a_seed_decides():
     patch = ellipsoid((5, 8, 14))
     first, again, other = (project_turned(patch, 6, seed) for seed in ((1, 2), (1, 2), (1, 3)))
