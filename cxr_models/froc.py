@@ -124,7 +124,7 @@ def froc(images: Sequence[ScoredImage], *, draws: int = 2000, seed: int = 0) -> 
     counts = [*[len(marks.lesion_index)] * (len(RATES) + 1), int(marks.judged.sum()), *size, *subtlety]
     estimates = [_estimate(value, samples[:, i], int(counts[i])) for i, value in enumerate(values)]
     score, auc_estimate, *groups = estimates[len(RATES) :]
-    found = np.bincount(marks.lesion_index, minlength=len(marks.thresholds) + 2)[: len(marks.thresholds)]
+    found = np.bincount(marks.lesion_index, minlength=len(marks.thresholds))[: len(marks.thresholds)]
     return Froc(
         images=len(images),
         patients=len(once),
@@ -195,7 +195,7 @@ def _match(images: Sequence[ScoredImage]) -> _Marks:
         thresholds=-rising,
         alarm_index=np.searchsorted(rising, -alarm_scores),
         alarm_patient=np.repeat(patient, [len(pair[0]) for pair in alarms]),
-        lesion_index=np.where(np.isfinite(hits), np.searchsorted(rising, -hits), len(rising) + 1),
+        lesion_index=np.where(np.isfinite(hits), np.searchsorted(rising, -hits), len(rising)),
         lesion_patient=np.repeat(patient, [len(targets) for targets in counted]),
         size=np.array([_size_group(target.diameter_mm) for target in lesions], int),
         subtlety=np.array([_subtlety_group(target.subtlety) for target in lesions], int),

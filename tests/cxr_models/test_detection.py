@@ -84,6 +84,15 @@ def test_two_touching_blobs_are_two(first, second, edge):
         assert candidate.diameter_px == pytest.approx(2 * radius, rel=0.15)
 
 
+@pytest.mark.parametrize(("bridge", "count"), [(0.55, 2), (0.7, 1)])
+def test_two_peaks_are_two_where_the_way_between_them_dips(bridge, count):
+    """The lower peak is 0.8 high: the dip must be below 0.6."""
+    probability = np.maximum(blob(200, 200, 10, 1.0), blob(200, 250, 10, 0.8))
+    probability[195:206, 200:251] = np.maximum(probability[195:206, 200:251], bridge)
+
+    assert len(find_candidates(probability)) == count
+
+
 def test_ripples_on_one_blob_are_one():
     rows, columns = np.ogrid[:SIZE, :SIZE]
     ripples = 0.95 + 0.05 * np.cos(rows / 2) * np.cos(columns / 2)
@@ -129,6 +138,15 @@ def test_a_dot_in_a_ring_of_its_height_keeps_its_score():
 
     assert centres(found) == [(250, 250)]
     assert found[0].score > 0.9
+
+
+def test_what_is_not_connected_takes_nothing_away():
+    """A dot inside a faint ring, near it: the circle of the ring's area reaches into the dot."""
+    ring = blob(250, 250, 40, 0.3, edge=0.5) - blob(250, 250, 34, 0.3, edge=0.5)
+    found = find_candidates(np.clip(np.maximum(ring, blob(250, 272, 5, 0.9, edge=0.5)), 0, 1))
+
+    assert (found[0].row, found[0].column) == pytest.approx((250, 272), abs=0.2)
+    assert found[0].diameter_px == pytest.approx(10, abs=1)
 
 
 def test_candidates_wholly_outside_are_removed_and_those_that_reach_in_stay():
