@@ -26,6 +26,30 @@ _RENDERING = Lock()  # a render uses all threads itself, and the number of torch
 
 Floats = npt.NDArray[np.float32]
 View = Literal["PA", "AP"]
+Tone = Literal["logistic", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How a detector's signal is made into grey levels.
+
+    Attributes:
+        tone: curve from signal to grey.
+        steepness: of the curve; 4.2 is average.
+        gamma: grey in [0, 1] to this power; above 1 is darker.
+        compression: how much of what changes over centimetres is taken away.
+        unsharp: how much of an unsharp mask is added.
+        blur: standard deviation of the detector's blur, pixels.
+        veil: share of the light that comes from everywhere: glare in the detector.
+    """
+
+    tone: Tone = "logistic"
+    steepness: float = 4.2
+    gamma: float = 1.0
+    compression: float = 0.5
+    unsharp: float = 0.7
+    blur: float = 0.45
+    veil: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +68,7 @@ class Exposure:
         contrast: steepness of the display curve, 1 is average.
         brightness: shift of the display curve, 0 is average.
         detail: how much detail of a few millimetres is raised for display; 0 for not at all.
+        display: the rest of what makes grey levels.
         view: "PA", source behind the patient, or "AP", in front; the patient's left is on the image's right in both.
     """
 
@@ -58,6 +83,7 @@ class Exposure:
     brightness: float
     view: View = "PA"
     detail: float = 0.0
+    display: Display = Display()
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, half_width: float) -> Exposure:

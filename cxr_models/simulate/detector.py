@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from cxr_models.simulate.camera import Exposure
+from cxr_models.simulate.camera import Display, Exposure
 
 BITS_STORED = 12
 PHANTOM_QUANTA = 4000.0
@@ -44,7 +44,7 @@ def take(
 
     The primary beam follows Beer and Lambert at one effective energy. Scatter is a smooth share of it, from the
     patient alone. Noise is Poisson's of all quanta together; the rib-free radiograph takes the same noise in units of
-    its own standard deviation. The detector blurs by 0.45 pixels.
+    its own standard deviation. The detector blurs by ``exposure.display.blur`` pixels.
 
     Args:
         total: (H, W) line integral of the attenuation, no unit.
@@ -61,12 +61,14 @@ def take(
     share = exposure.scatter / (1 - exposure.scatter)
     behind = total > 0.15  # scatter comes from the patient; the bare beam would swamp it
     scatter = share * ndimage.gaussian_filter(np.where(behind, primary, 0.0), spread, mode="nearest")
+    if exposure.display.veil:
+        scatter = scatter + exposure.display.veil * float(np.mean(primary))
     expected = primary + scatter
     noise = (rng.poisson(expected) - expected) / np.sqrt(expected)
     images = []
     for light in (expected, quanta * np.exp(-(total - rib_excess)) + scatter):
         measured = light + noise * np.sqrt(light)
-        blurred = ndimage.gaussian_filter(np.maximum(measured, 1.0), 0.45, truncate=3 / 0.45)
+        blurred = _blurred(np.maximum(measured, 1.0), exposure.display.blur)
         images.append(np.log(quanta * (1 + share) / blurred))
     shown = _display(images, lung, exposure, pixel)
     return Pair(shown[0], shown[1])
@@ -79,19 +81,33 @@ def _display(
     first = images[0]
     low, high = np.percentile(first[lung] if lung.any() else first, 10), np.percentile(first, 98)
     flat = ndimage.gaussian_filter(np.clip(first, low - 0.5, high), _TONE_SPREAD_MM / pixel, mode="nearest")
-    middle = 0.5 * (low + high)
+    middle, display = 0.5 * (low + high), exposure.display
     if exposure.detail:
         images = _detailed(images[0], images[1], exposure.detail, pixel)
     shown = []
     for image in images:
-        sharp = image + 0.7 * (image - ndimage.gaussian_filter(image, 1.5, radius=4))
-        even = sharp - 0.5 * (flat - middle)
+        sharp = image + display.unsharp * (image - ndimage.gaussian_filter(image, 1.5, radius=4))
+        even = sharp - display.compression * (flat - middle)
         level = (even - middle) / (high - low) * 1.32 * exposure.contrast + 0.09 + exposure.brightness
-        tone = 1 / (1 + np.exp(-4.2 * level))
-        bottom, top = 1 / (1 + np.exp(4.2)), 1 / (1 + np.exp(-4.2))
-        value = np.clip((tone - bottom) / (top - bottom), 0, 1)
-        shown.append(np.rint(value * (2**BITS_STORED - 1)).astype(np.uint16))
+        shown.append(np.rint(_grey(level, display) * (2**BITS_STORED - 1)).astype(np.uint16))
     return shown
+
+
+def _blurred(image: Reals, pixels: float) -> Reals:
+    """What a blur of standard deviation ``pixels`` makes of pixels up to three away."""
+    return np.asarray(ndimage.gaussian_filter(image, pixels, truncate=3 / pixels))
+
+
+def _grey(level: Reals, display: Display) -> Reals:
+    """Grey in [0, 1] of a signal of which -1 to 1 is to be shown."""
+    steep = display.steepness
+    if display.tone == "logistic":
+        tone = 1 / (1 + np.exp(-steep * level))
+        bottom, top = 1 / (1 + np.exp(steep)), 1 / (1 + np.exp(-steep))
+        value = np.clip((tone - bottom) / (top - bottom), 0, 1)
+    else:  # as steep in the middle
+        value = np.clip(0.5 + level * steep / 4, 0, 1)
+    return value if display.gamma == 1 else value**display.gamma
 
 
 def _detailed(image: Reals, without_ribs: Reals, gain: float, pixel: float) -> list[Reals]:

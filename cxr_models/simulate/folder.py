@@ -22,7 +22,9 @@ import data_catalog
 from cxr_models.precision import pick_device
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.radiographs import SimulatedRadiograph, simulate
+from cxr_models.simulate.specimen import prepare_specimen
 from cxr_models.simulate.thorax import Thorax, prepare
+from cxr_models.simulate.variation import vary
 from data_catalog.atomic import replacing_folder
 from data_catalog.ct.case import CtCase
 from data_catalog.ct.nodule_patches import list_patches, mask_path, read_patch
@@ -91,33 +93,37 @@ def simulate_case(
     """
     pick_device(config.device)  # refused for all CTs rather than for each
     patches, rejected = usable_patches(patches_of(config), case.source)
-    samples: list[Sample] = []
+    found: dict[int, Sample] = {}
     with replacing_folder(out) as part:
         try:
-            for sample in _radiographs(case, config, patches, part):
-                samples.append(_moved(sample, part, out))
+            for index, sample in _radiographs(case, config, patches, part):
+                found[index] = _moved(sample, part, out)
                 if on_radiograph is not None:
                     on_radiograph()
         except Refusal as refusal:
-            samples = []
+            found = {}
             _remove_all(part)
             rejected.append(Rejected.of(refusal, path=case.image_paths[0], source=case.source, stage=STAGE))
+        samples = [found[index] for index in sorted(found)]
         write_manifest(samples, part / ROWS)
         write_rejected(rejected, part / REJECTED)
     return SimulatedCase(tuple(samples), tuple(rejected))
 
 
-def _radiographs(case: CtCase, config: SimulationConfig, patches: list[Path], folder: Path) -> Iterator[Sample]:
-    """Write the radiographs of one CT below ``folder``; the row of each.
+def _radiographs(
+    case: CtCase, config: SimulationConfig, patches: list[Path], folder: Path
+) -> Iterator[tuple[int, Sample]]:
+    """Write the radiographs of one CT below ``folder``, body by body; the number and the row of each.
 
     Raises:
         Refusal: what cannot be used; UNDECODABLE for errors that nobody foresaw.
     """
     try:
-        thorax = prepare(_with_lungs(read_ct(case), case), config.size)
-        for index in range(config.count):
-            seed = (config.seed, int(case.sha256[:12], 16), index)
-            yield _written(simulate(thorax, config, seed, patches), case, index, thorax, folder)
+        seed = (config.seed, int(case.sha256[:12], 16))
+        for indices, thorax in _bodies(_with_lungs(read_ct(case), case), config, seed):
+            for index in indices:
+                radiograph = simulate(thorax, config, (*seed, index), patches)
+                yield index, _written(radiograph, case, index, thorax, folder)
     except _OF_ONE_CT as error:
         where = case.image_paths[0]
         _LOG.exception("%s could not be simulated", where)
@@ -126,6 +132,18 @@ def _radiographs(case: CtCase, config: SimulationConfig, patches: list[Path], fo
             f"{type(error).__name__}: {error}. Leave it out, or report it with the shape and spacing of the CT."
         )
         raise Refusal(Reason.UNDECODABLE, sentence, where) from error
+
+
+def _bodies(ct: CtVolume, config: SimulationConfig, seed: tuple[int, int]) -> Iterator[tuple[range, Thorax]]:
+    """The CT, or bodies made from it, each with the numbers of its radiographs; one at a time, they are large."""
+    if not config.bodies:
+        yield range(config.count), prepare(ct, config.size)
+        return
+    specimen = prepare_specimen(ct)
+    for number in range(min(config.bodies, config.count)):
+        rng = np.random.default_rng([*seed, number, 1])  # a radiograph's seed is shorter
+        body = vary(specimen, rng, config.variation)
+        yield range(number, config.count, config.bodies), prepare(body, config.size)
 
 
 def _remove_all(folder: Path) -> None:

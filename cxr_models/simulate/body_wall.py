@@ -1,0 +1,90 @@
+"""More or less fat about the same chest, and breasts. Changes HU of a body in place."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cxr_models.simulate.specimen import Bools
+from cxr_models.simulate.tissue import smooth_noise
+
+HU = npt.NDArray[np.int16]
+FAT_HU = -100
+_SKIN_HU = -300
+
+
+def change_wall(hu: HU, kept: Bools, spacing: tuple[float, float, float], mm: float, rng: np.random.Generator) -> None:
+    """Put a layer of fat on a body, or take one away, where nothing that is ``kept`` is near.
+
+    Args:
+        hu: (D, H, W) int16, axial slices; nothing but the body.
+        kept: (D, H, W) bool, bones and lungs: 4 mm about them stay.
+        spacing: along (z, y, x), mm.
+        mm: mean thickness of the layer; below 0 it is taken away.
+        rng: decides where it is thicker and its structure.
+    """
+    coarse = (len(hu), len(range(0, hu.shape[1], 2)), len(range(0, hu.shape[2], 2)))
+    uneven = smooth_noise(coarse, (spacing[0], 2 * spacing[1], 2 * spacing[2]), 120, rng)
+    thickness = mm * np.clip(1 + 0.35 * uneven, 0.2, 2)
+    grain = rng.integers(-12, 13, hu.shape[1:], dtype=np.int16)
+    step = 0.5 * (2 * spacing[1] + 2 * spacing[2])
+    for plane, keep, layer in zip(hu, kept, thickness, strict=True):
+        body = _filled(plane[::2, ::2] > _SKIN_HU)
+        if not body.any():
+            continue
+        if mm > 0:
+            far = cv2.distanceTransform(1 - body, cv2.DIST_L2, 5) * step
+            new = _enlarged(layer - far, plane.shape) > 0
+            new &= plane < _SKIN_HU
+            new &= ~cv2.erode(_enlarged(body.astype(np.float32), plane.shape), np.ones((5, 5))).astype(bool)
+            plane[new] = FAT_HU + grain[new]
+        else:
+            deep = cv2.distanceTransform(body, cv2.DIST_L2, 5) * step
+            near = cv2.dilate(keep[::2, ::2].astype(np.uint8), np.ones((5, 5), np.uint8))
+            deep[near > 0] = 1e3
+            plane[_enlarged(deep + layer, plane.shape) < 0] = -1024
+
+
+def _filled(plane: Bools) -> npt.NDArray[np.uint8]:
+    contours, _ = cv2.findContours(plane.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(np.zeros(plane.shape, np.uint8), contours, -1, 1, cv2.FILLED), np.uint8)
+
+
+def _enlarged(plane: npt.NDArray[np.floating], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    return np.asarray(cv2.resize(plane.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))
+
+
+def add_breasts(
+    hu: HU, spacing: tuple[float, float, float], middle: tuple[float, float, float], rng: np.random.Generator
+) -> None:
+    """Two breasts on the front of a body, which hang: they end sharply below.
+
+    Args:
+        hu: (D, H, W) int16, patient order.
+        spacing: along (z, y, x), mm.
+        middle: index (z, y, x) of the middle of the lungs.
+        rng: decides size, place and how glandular they are.
+    """
+    out, wide, tall = rng.uniform(15, 60), rng.uniform(45, 75), rng.uniform(45, 80)
+    apart, below = rng.uniform(60, 95), rng.uniform(10, 75)
+    value, droop = rng.uniform(-90, 30), rng.uniform(0.3, 0.8)
+    for side in (-1, 1):
+        z, x = middle[0] - (below + rng.normal(0, 4)) / spacing[0], middle[2] + side * apart / spacing[2]
+        column = int(np.clip(x, 0, hu.shape[2] - 1))
+        front = np.flatnonzero(hu[int(np.clip(z, 0, len(hu) - 1)), :, column] > _SKIN_HU)
+        if not len(front):
+            continue
+        up, back, left = (
+            ((np.arange(n) - at) * mm).reshape(form)
+            for n, at, mm, form in zip(
+                hu.shape, (z, front[0], x), spacing, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True
+            )
+        )
+        tallness = np.where(up > 0, tall, droop * tall)
+        inside = (up / tallness) ** 2 + (back / out) ** 2 + (left / wide) ** 2 < 1
+        inside &= back < 0.5 * hu.shape[1] * spacing[1]
+        inside &= hu < _SKIN_HU
+        inside[:, int(front[0]) + 25 :] = False  # not into the lungs
+        grain = rng.normal(value, 15, int(inside.sum()))
+        hu[inside] = grain.astype(np.int16)
