@@ -22,6 +22,7 @@ from cxr_models.simulate.projections import NoduleProjection, Shape, project_tur
 from cxr_models.simulate.spans import Positive
 from data_catalog.ct.nodule_patches import list_patches, read_patch
 from data_catalog.ct.nodule_split import NoduleSplitConfig, patches_of_side
+from data_catalog.digest import digest_of
 from data_catalog.refusals import Refusal
 
 Floats = npt.NDArray[np.float32]
@@ -106,6 +107,14 @@ class Implanter:
                 f"{config.patches}, but there is none. Widen `diameter_mm`."
             )
         return cls(config, tuple(fitting))
+
+    def digest(self) -> str:
+        """Of the nodules and of how they vary, 64 hex digits; wherever the folder lies."""
+        arrays = hashlib.sha256()
+        for projection in self.projections:
+            for plane in (projection.excess, projection.path):
+                arrays.update(repr((plane.shape, projection.name)).encode() + plane.tobytes())
+        return digest_of(self.config.model_dump(mode="json", exclude={"patches"}), arrays.hexdigest())
 
     def implant(
         self,

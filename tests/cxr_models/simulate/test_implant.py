@@ -1,5 +1,7 @@
 """Nodules set into radiographs on the fly: where, how large, how bright, and always the same for a seed."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -234,6 +236,16 @@ def test_sides_share_no_patient(config):
     assert names[0]
     assert names[1]
     assert not names[0] & names[1]
+
+
+def test_a_digest_is_of_nodules_and_config_and_not_of_the_folder(config, implanter, tmp_path):
+    shutil.copytree(config.patches, tmp_path / "moved")
+    moved = config.model_copy(update={"patches": str(tmp_path / "moved")})
+    assert Implanter.of_side(moved, "train").digest() == implanter.digest()
+    assert Implanter.of_side(config, "val").digest() != implanter.digest()
+    others = ({"most": 3}, {"contrast": (0.7, 1.6)}, {"seed": 1})
+    digests = {Implanter.of_side(config.model_copy(update=change), "train").digest() for change in others}
+    assert len(digests | {implanter.digest()}) == 4
 
 
 def test_no_folder_no_nodules_and_a_broken_patch_is_left_out(config, chest, tmp_path, caplog):
