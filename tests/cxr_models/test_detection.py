@@ -143,7 +143,10 @@ def test_a_dot_in_a_ring_of_its_height_keeps_its_score():
 def test_what_is_not_connected_takes_nothing_away():
     """A dot inside a faint ring, near it: the circle of the ring's area reaches into the dot."""
     ring = blob(250, 250, 40, 0.3, edge=0.5) - blob(250, 250, 34, 0.3, edge=0.5)
-    found = find_candidates(np.clip(np.maximum(ring, blob(250, 272, 5, 0.9, edge=0.5)), 0, 1))
+    parts = [ring, blob(250, 272, 5, 0.9, edge=0.5), blob(250, 250, 40, 0.05)]
+    found = find_candidates(np.clip(np.maximum.reduce(parts), 0, 1), DetectionConfig(merge=0))
+
+    assert len(found) == 2
 
     assert (found[0].row, found[0].column) == pytest.approx((250, 272), abs=0.2)
     assert found[0].diameter_px == pytest.approx(10, abs=1)
