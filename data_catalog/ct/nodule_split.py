@@ -28,8 +28,8 @@ class NoduleSplitConfig(SplitConfig):
 def series_of(path: Path) -> str:
     """The CT series of a patch: what its file name has before ``_dcm_``, as NODE21 names them.
 
-    It stands for the patient: NODE21 takes its patches from LUNA16's 888 series of LIDC-IDRI, whose 1,018 series are
-    of 1,010 patients (Armato 2011, Med Phys 38:915-931), so that hardly any patient has two.
+    It stands for the patient: the patches are of LIDC-IDRI, whose 1,018 series are of 1,010 patients (Armato 2011, Med
+    Phys 38:915-931), so that hardly any patient has two.
 
     >>> series_of(Path("1.3.6.1_dcm_0.mha"))
     '1.3.6.1'
