@@ -92,9 +92,9 @@ def own_generator(common: torch.Generator) -> torch.Generator:
     It is seeded from ``common``, which all processes hold in the same state and which moves on alike in all of them:
     a checkpoint needs no other. torch's own generator (dropout) gets the same seed.
     """
-    seeds = torch.randint(2**62, (size(),), generator=common)
-    torch.manual_seed(int(seeds[rank()]))
-    return torch.Generator().manual_seed(int(seeds[rank()]))
+    seed = int(torch.randint(2**62, (1,), generator=common)) + rank()
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
 
 
 def total(values: torch.Tensor) -> torch.Tensor:

@@ -94,6 +94,8 @@ def fit(
         distributed.group(config.processes, device, _help, data, network, config, path, plan) as own_device,
         deterministic(config.deterministic),
     ):
+        if distributed.rank():  # under torchrun
+            on_epoch = on_step = _nobody
         return _fit(_Job(data, network, config, own_device, on_step), path, plan, on_epoch, tracking_run)
 
 

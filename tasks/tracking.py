@@ -98,11 +98,21 @@ class Tracker:
         """Epochs that the run already has."""
         return {metric.step for metric in self.client.get_metric_history(run_id, "train_loss")}
 
+    def logged_steps(self, run_id: str) -> set[int]:
+        """Steps of the optimiser that the run already has."""
+        return {metric.step for metric in self.client.get_metric_history(run_id, "step_loss")}
+
     def log_epoch(self, run_id: str, record: Mapping[str, float]) -> None:
         """Log one epoch's record; its "epoch" is the step."""
-        step = int(record["epoch"])
+        self._log(run_id, record, "epoch")
+
+    def log_step(self, run_id: str, record: Mapping[str, float]) -> None:
+        """Log what is known of one step of the optimiser; its "step" is the step."""
+        self._log(run_id, record, "step")
+
+    def _log(self, run_id: str, record: Mapping[str, float], counter: str) -> None:
         now = int(mlflow.utils.time.get_current_time_millis())
-        metrics = [Metric(name, value, now, step) for name, value in record.items() if name != "epoch"]
+        metrics = [Metric(name, value, now, int(record[counter])) for name, value in record.items() if name != counter]
         self.client.log_batch(run_id, metrics)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from cxr_models.package import save_package
 from cxr_models.segmentation import SegmentationConfig
-from cxr_models.training import TrainConfig, TrainingData, describe, fit
+from cxr_models.training import Report, TrainConfig, TrainingData, describe, fit
 from data_catalog.atomic import replacing
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest
@@ -87,13 +87,14 @@ def train(
     tracker.log_inputs(run_id, {"train": (data.digest, cohort.manifest)})
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     report = _epoch_reporter(tracker, run_id, config.epochs)
-    training = fit(data, network, config, checkpoint, report, device=device, tracking_run=run_id)
-    fields = card_fields(cohort, preprocess, network, config, model_name)
+    on_step = _step_reporter(tracker, run_id)
+    training = fit(data, network, config, checkpoint, report, on_step=on_step, device=device, tracking_run=run_id)
+    fields = card_fields(cohort, preprocess, network, config, model_name) | {"epochs": training.epoch}
     card = save_package(out / "package", training.weights, fields)
     with replacing(out / "history.json") as part:
         part.write_text(json.dumps(training.history), encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
-    sink().finish("train", f"{config.epochs} epochs")
+    sink().finish("train", ended(training.history, training.epoch, config.epochs))
     return Trained(
         package=str(out / "package"),
         history=str(out / "history.json"),
@@ -155,7 +156,53 @@ def code_commit() -> str:
     return result.stdout.strip()
 
 
-def _epoch_reporter(tracker: Tracker, run_id: str, epochs: int) -> Callable[[dict[str, float], int], None]:
+def ended(history: Sequence[Mapping[str, float]], kept: int, epochs: int) -> str:
+    """How a training ended, for a person.
+
+    >>> ended([{"epoch": 1}, {"epoch": 2, "stopped": 1.0}], kept=1, epochs=9)
+    '2 of 9 epochs: validation got no better; weights of epoch 1'
+    """
+    text = f"{len(history)} epochs"
+    if history and history[-1].get("stopped"):
+        text = f"{len(history)} of {epochs} epochs: validation got no better"
+    return text if kept == len(history) else f"{text}; weights of epoch {kept}"
+
+
+def time_left(seconds: float) -> str:
+    """A duration for a person, rounded to what matters.
+
+    >>> time_left(41.3), time_left(725), time_left(7500)
+    ('41 s', '12 min', '2 h 5 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def epoch_text(record: Mapping[str, float]) -> str:
+    """One epoch's record as a line.
+
+    >>> epoch_text({"train_loss": 0.25, "val_dice": 0.9, "seconds_left": 725})
+    'loss 0.2500, val Dice 0.9000, 12 min left'
+    """
+    text = f"loss {record['train_loss']:.4f}"
+    text += f", val Dice {record['val_dice']:.4f}" if "val_dice" in record else ""
+    return text + (f", {time_left(record['seconds_left'])} left" if record["seconds_left"] else "")
+
+
+def _step_reporter(tracker: Tracker, run_id: str) -> Report:
+    """Report the loss of single steps to MLflow, once, also after a resume."""
+    logged = tracker.logged_steps(run_id)
+
+    def report(record: dict[str, float], total: int) -> None:
+        if int(record["step"]) not in logged:
+            tracker.log_step(run_id, record)
+
+    return report
+
+
+def _epoch_reporter(tracker: Tracker, run_id: str, epochs: int) -> Report:
     """Report each epoch to MLflow (once, also after a resume), to Prefect, and to the person watching."""
     logged = tracker.logged_epochs(run_id)
     artifact: Any = create_progress_artifact(progress=0.0, description=f"training: 0 of {epochs} epochs")
@@ -163,8 +210,7 @@ def _epoch_reporter(tracker: Tracker, run_id: str, epochs: int) -> Callable[[dic
 
     def report(record: dict[str, float], total: int) -> None:
         epoch = int(record["epoch"])
-        text = f"loss {record['train_loss']:.4f}"
-        text += f", val Dice {record['val_dice']:.4f}" if "val_dice" in record else ""
+        text = epoch_text(record)
         sink().advance("train", note=text)
         if epoch in logged:
             return
