@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from cxr_models.simulate.specimen import Bools
 from cxr_models.simulate.tissue import smooth_noise
@@ -28,22 +29,26 @@ def change_wall(hu: HU, kept: Bools, spacing: tuple[float, float, float], mm: fl
     uneven = smooth_noise(coarse, (spacing[0], 2 * spacing[1], 2 * spacing[2]), 120, rng)
     thickness = mm * np.clip(1 + 0.35 * uneven, 0.2, 2)
     grain = rng.integers(-12, 13, hu.shape[1:], dtype=np.int16)
-    step = 0.5 * (2 * spacing[1] + 2 * spacing[2])
-    for plane, keep, layer in zip(hu, kept, thickness, strict=True):
-        body = _filled(plane[::2, ::2] > _SKIN_HU)
-        if not body.any():
-            continue
+    bodies = np.stack([_filled(plane[::2, ::2] > _SKIN_HU) for plane in hu])
+    far = np.stack([_to_skin(body, 2 * spacing[1], 2 * spacing[2]) for body in bodies])
+    excess = ndimage.gaussian_filter(thickness - far, (4 / spacing[0], 1, 1), truncate=2)
+    for plane, keep, body, more in zip(hu, kept, bodies, excess, strict=True):
         if mm > 0:
-            far = cv2.distanceTransform(1 - body, cv2.DIST_L2, 5) * step
-            new = _enlarged(layer - far, plane.shape) > 0
-            new &= plane < _SKIN_HU
+            new = (_enlarged(more, plane.shape) > 0) & (plane < _SKIN_HU)
             new &= ~cv2.erode(_enlarged(body.astype(np.float32), plane.shape), np.ones((5, 5))).astype(bool)
             plane[new] = FAT_HU + grain[new]
         else:
-            deep = cv2.distanceTransform(body, cv2.DIST_L2, 5) * step
             near = cv2.dilate(keep[::2, ::2].astype(np.uint8), np.ones((5, 5), np.uint8))
-            deep[near > 0] = 1e3
-            plane[_enlarged(deep + layer, plane.shape) < 0] = -1024
+            more[near > 0] = 1e3
+            plane[_enlarged(more, plane.shape) < 0] = -1024
+
+
+def _to_skin(body: npt.NDArray[np.uint8], rows_mm: float, columns_mm: float) -> npt.NDArray[np.float32]:
+    """(H, W) mm from a body's skin, below 0 inside; far away where there is no body."""
+    if not body.any():
+        return np.full(body.shape, 1e3, np.float32)
+    outside, inside = (cv2.distanceTransform(part, cv2.DIST_L2, 5) for part in (1 - body, body))
+    return np.asarray((outside - inside) * 0.5 * (rows_mm + columns_mm), np.float32)
 
 
 def _filled(plane: Bools) -> npt.NDArray[np.uint8]:
@@ -69,22 +74,15 @@ def add_breasts(
     out, wide, tall = rng.uniform(15, 60), rng.uniform(45, 75), rng.uniform(45, 80)
     apart, below = rng.uniform(60, 95), rng.uniform(10, 75)
     value, droop = rng.uniform(-90, 30), rng.uniform(0.3, 0.8)
+    tissue = hu > _SKIN_HU
+    skin = np.where(tissue.any(axis=1), tissue.argmax(axis=1), -1)  # (D, W): in front of it is air
+    rows = np.arange(hu.shape[1])[None, :, None]
     for side in (-1, 1):
         z, x = middle[0] - (below + rng.normal(0, 4)) / spacing[0], middle[2] + side * apart / spacing[2]
-        column = int(np.clip(x, 0, hu.shape[2] - 1))
-        front = np.flatnonzero(hu[int(np.clip(z, 0, len(hu) - 1)), :, column] > _SKIN_HU)
-        if not len(front):
-            continue
-        up, back, left = (
-            ((np.arange(n) - at) * mm).reshape(form)
-            for n, at, mm, form in zip(
-                hu.shape, (z, front[0], x), spacing, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True
-            )
-        )
-        tallness = np.where(up > 0, tall, droop * tall)
-        inside = (up / tallness) ** 2 + (back / out) ** 2 + (left / wide) ** 2 < 1
-        inside &= back < 0.5 * hu.shape[1] * spacing[1]
-        inside &= hu < _SKIN_HU
-        inside[:, int(front[0]) + 25 :] = False  # not into the lungs
-        grain = rng.normal(value, 15, int(inside.sum()))
-        hu[inside] = grain.astype(np.int16)
+        up = (np.arange(len(hu))[:, None] - z) * spacing[0]
+        left = (np.arange(hu.shape[2])[None, :] - x) * spacing[2]
+        round_ = np.clip(1 - (up / np.where(up > 0, tall, droop * tall)) ** 2 - (left / wide) ** 2, 0, None)
+        # its edge shows below, where it is round, and runs out above, where it is flat
+        thick = out * round_ ** (0.5 + 1.5 * np.clip(up / (0.3 * tall), 0, 1)) / spacing[1]
+        inside = (rows < skin[:, None, :]) & (rows >= (skin - np.rint(thick))[:, None, :]) & (skin >= 0)[:, None, :]
+        hu[inside] = rng.normal(value, 15, int(inside.sum())).astype(np.int16)

@@ -23,6 +23,7 @@ SLICE_MM, DEPTH_MM, WIDTH_MM = 1.25, 2.1, 0.8
 _BONES = {Structure.RIB, Structure.VERTEBRA, Structure.STERNUM, Structure.SCAPULA, Structure.CLAVICLE}
 _SURFACE_MM = 2.0
 _THICK_SLICE_MM = 1.9
+_NO_BONE_HU = 1600
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,8 @@ class Specimen:
         reach: half the body's width and depth, half the lungs' height, mm.
         half_width: of the lungs, mm.
         names: what the labels are.
-        bone: (D, H, W) bool, in and about bones: what is bright elsewhere is contrast medium.
+        bone: (D, H, W) bool, in and about bones: what is bright elsewhere is contrast medium. A vein that is brighter
+            than any bone does not belong, also where a bone's label reaches into it.
         ribs: (D, H, W) float32 in [0, 1], smoothed ribs.
         surface: of the ribs.
         nodules, nodules_known: of the CT.
@@ -142,7 +144,7 @@ def prepare_specimen(ct: CtVolume) -> Specimen:
         reach=reach,
         half_width=half_width,
         names=turned.names,
-        bone=_about_bones(labels, turned.names, spacing, inside),
+        bone=_about_bones(labels, turned.names, spacing, inside) & ~widened(fine > _NO_BONE_HU, 3.0, spacing),
         ribs=ribs,
         surface=_surface(ribs, spacing),
         nodules=turned.nodules,

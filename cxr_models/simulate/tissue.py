@@ -16,6 +16,8 @@ from data_catalog.radiograph import Structure
 
 FLUID_HU = 10.0
 _AIR_HU = -1000.0
+_VESSEL_HU = 650.0
+"""A well filled vessel; a vein next to the injection is far brighter."""
 _VEIN_HU = 500.0
 """Beside a bone, what is denser is contrast medium that runs into a vein."""
 Box = tuple[slice, slice, slice]
@@ -56,6 +58,7 @@ def change_bones(hu: Floats, specimen: Specimen, ranges: TissueRanges, rng: np.r
     )
     noise = rng.spawn(1)[0]
     if contrast != 1:
+        np.minimum(hu, _VESSEL_HU, out=hu, where=~specimen.bone)
         _scale_above(hu, (hu > SOFT_HU) & ~specimen.bone, contrast)
         beside = (hu > _VEIN_HU) & specimen.bone & (specimen.labels == 0)
         hu[beside] = _VEIN_HU + (hu[beside] - _VEIN_HU) * np.float32(contrast)
