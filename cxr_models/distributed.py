@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -206,9 +207,10 @@ def _end(started: ProcessContext, error: BaseException) -> None:
             started.join(GRACE_S)
     except ProcessException as failure:
         error.add_note(f"Another of the training processes failed:{failure.msg}")
-    for process in started.processes:
+    for process, file in zip(started.processes, started.error_files, strict=True):
         process.kill()
         process.join()
+        Path(file).unlink(missing_ok=True)  # torch leaves its traceback behind
 
 
 def _reduce_memmap(array: np.memmap) -> Any:
