@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from data_catalog.radiograph import Structure
 from flows import cli_fetch  # noqa: F401  (its command belongs to data_app)
 from flows.cli_calibrate import calibrate_app
 from flows.cli_data import data_app
@@ -109,6 +110,10 @@ def predict(
             help="auto (the better of the registry's champion and the bundled model), bundled, an alias, or a folder."
         ),
     ] = "auto",
+    structures: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="What to segment: lung, rib, nodule, with commas.", show_default="all"),
+    ] = None,
     home: Home = None,
     sixteen_bit_png: Annotated[
         bool, typer.Option("--sixteen-bit-png", help="Accept 16-bit PNG, all 16 bits taken as grey levels.")
@@ -116,31 +121,54 @@ def predict(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Segment the lungs: lung.png, overlay.png and result.json per input, and one results.parquet."""
+    """Segment lungs, ribs and nodules: masks, overlay.png and result.json per input, and one results.parquet."""
     with reporting_errors(as_json):
         if not any(path.exists() or path.is_symlink() for path in paths):
             raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
         settings = _settings(home)
         apply_environment(settings)
         warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
-        summary = _predict(paths, out, model, settings, sixteen_bit_png, quiet or as_json)
+        wanted = _structures(structures)
+        summary = _predict(paths, out, (model, wanted), settings, sixteen_bit_png, quiet or as_json)
     _show_prediction(summary, out, quiet, as_json)
     raise typer.Exit(PARTLY if summary["refused"] else DONE)
 
 
+def _structures(names: str | None) -> tuple[Structure, ...]:
+    """``--structures`` as structures, each once; without it all that a model ships for."""
+    from tasks.models import MODEL_NAMES, bundled_structures
+
+    if names is None:
+        return bundled_structures()
+    known = {structure.value: structure for structure in MODEL_NAMES}
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        got = ", ".join(unknown) or "nothing"
+        raise typer.BadParameter(f"expected names of {', '.join(known)}, but got {got}", param_hint="--structures")
+    return tuple(dict.fromkeys(known[name] for name in asked))
+
+
 def _predict(
-    paths: list[Path], out: Path, model: str, settings: Settings, sixteen_bit: bool, quiet: bool
+    paths: list[Path],
+    out: Path,
+    model: tuple[str, tuple[Structure, ...]],
+    settings: Settings,
+    sixteen_bit: bool,
+    quiet: bool,
 ) -> dict[str, Any]:
     from flows.console import showing_progress
     from flows.home import UsageError
-    from tasks.predict import find_model, predict_all, summarise
+    from tasks.models import find_models
+    from tasks.predict import predict_all, summarise
 
-    folder, name = find_model(model, settings.mlflow_tracking_uri, settings.home)
+    wanted, structures = model
+    models = find_models(wanted, structures, settings.mlflow_tracking_uri, settings.home)
     with showing_progress(quiet):
-        results = predict_all(paths, out, folder, name, sixteen_bit=sixteen_bit)
+        results = predict_all(paths, out, models, structures, sixteen_bit=sixteen_bit)
     if not results:
         raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
-    return summarise(results, folder)
+    return summarise(results)
 
 
 def _show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: bool) -> None:
@@ -156,6 +184,8 @@ def _show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: b
         f"{summary['done']} done, {summary['refused']} refused with {summary['model']}; results in {out}",
         highlight=False,
     )
+    if summary["review"]:
+        console.print(f"{len(summary['review'])} need a look: a mask's estimated Dice is low (`review` in {out})")
 
 
 @app.command()

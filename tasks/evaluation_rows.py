@@ -17,7 +17,7 @@ from data_catalog.refusals import read_rejected, write_rejected
 from data_catalog.split import SplitConfig, assign_split
 from data_catalog.vocabulary import Convention
 from tasks.convert import cohort_digest, test_digest
-from tasks.predict import find_model
+from tasks.models import find_model
 from tasks.records import Cohort, ConvertedShard, EvaluationRows, Ingested
 
 Side = Literal["test", "all"]
@@ -33,7 +33,8 @@ def model_to_evaluate(wanted: str, tracking_uri: str, home: Path) -> tuple[Path,
     bundled = BUNDLED / wanted
     if wanted == Path(wanted).name and (bundled / "card.json").is_file():
         return bundled, f"bundled {wanted}"
-    return find_model(wanted, tracking_uri, home)
+    found = find_model(wanted, tracking_uri, home)
+    return found.folder, found.name
 
 
 @task(name="choose-evaluation-rows")

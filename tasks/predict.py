@@ -5,128 +5,60 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from glob import escape as glob_escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 
-from cxr_models.overlay import draw_overlay, write_png
-from cxr_models.package import BUNDLED, PackageError, read_card
-from cxr_models.predictor import Prediction, Segmenter
+from cxr_models.chest import ChestReader
+from cxr_models.detection import nodules_record
+from cxr_models.overlay import draw_structures, write_png
+from cxr_models.package import read_card
+from cxr_models.predictor import Prediction
 from data_catalog.atomic import replacing
 from data_catalog.radiograph import Radiograph, Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.refusals import Reason, Refusal, text_of
 from data_catalog.sizes import area_mm2, spacing_record
+from tasks.models import FoundModel
 from tasks.progress import sink
+from tasks.results import TABLE, Result, write_results
 
-TABLE = "results.parquet"
 MAX_STEM_BYTES = 180
-REAL, SYNTHETIC = "cxr-lung", "cxr-lung-phantom"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One row of ``results.parquet``. Refused inputs have ``status`` "refused", a reason and a sentence."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What one call predicts with: the loaded models, what is wanted, and what results say of the models.
 
-    input: str
-    status: str
-    folder: str
-    reason: str
-    sentence: str
-    sha256: str
-    height: int | None
-    width: int | None
-    view: str
-    flags: list[str]
-    lung_share: float | None
-    lung_area_mm2: float | None
-    confidence: float | None
+    Attributes:
+        reader: the models.
+        structures: what is written.
+        model, weights_sha256, limits: for the rows and records.
+    """
+
+    reader: ChestReader
+    structures: tuple[Structure, ...]
     model: str
     weights_sha256: str
+    limits: str
 
-
-SCHEMA = pa.schema(
-    [
-        ("input", pa.string()),
-        ("status", pa.string()),
-        ("folder", pa.string()),
-        ("reason", pa.string()),
-        ("sentence", pa.string()),
-        ("sha256", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("view", pa.string()),
-        ("flags", pa.list_(pa.string())),
-        ("lung_share", pa.float64()),
-        ("lung_area_mm2", pa.float64()),
-        ("confidence", pa.float64()),
-        ("model", pa.string()),
-        ("weights_sha256", pa.string()),
-    ],
-    metadata={"cxr.schema": "results", "cxr.schema_version": "1"},
-)
-
-
-def find_model(wanted: str, tracking_uri: str, home: Path) -> tuple[Path, str]:
-    """The folder of the model to use, and what to call it.
-
-    Args:
-        wanted: a folder with ``card.json``; an alias, such as "champion", of the registry's model for radiographs (or,
-            where only phantoms were trained on, of the phantoms' model); "bundled"; or "auto": the better of the
-            registry's champion for radiographs and the bundled model, see :func:`_better`.
-        tracking_uri: the registry.
-        home: where downloads go.
-
-    Raises:
-        PackageError: there is no such model; the text says what there is.
-    """
-    if (Path(wanted) / "card.json").is_file():
-        return Path(wanted), str(wanted)
-    bundled = BUNDLED / REAL
-    if wanted == "bundled" and (bundled / "card.json").is_file():
-        return bundled, "bundled"
-    if wanted == "auto" and (bundled / "card.json").is_file():
-        try:
-            return _better(_registered(REAL, "champion", tracking_uri, home), (bundled, "bundled"))
-        except PackageError as error:
-            return bundled, f"bundled (the champion cannot be had: {error})"
-    alias = "champion" if wanted == "auto" else wanted
-    found = _registered(REAL, alias, tracking_uri, home) or _registered(SYNTHETIC, alias, tracking_uri, home)
-    if found is None:
-        raise PackageError(
-            f"No model {wanted!r}: expected a folder with card.json and weights.safetensors, `bundled`, or an alias in "
-            f"the registry at {tracking_uri}. Train one with `cxr run`, or leave --model out."
+    @classmethod
+    def of(cls, models: Mapping[Structure, FoundModel], structures: Sequence[Structure]) -> Job:
+        """Load ``models``; those of ``structures`` are named in the results."""
+        used = [models[structure] for structure in structures]
+        cards = [read_card(found.folder) for found in dict.fromkeys(used)]
+        return cls(
+            ChestReader({structure: found.folder for structure, found in models.items()}),
+            tuple(structures),
+            ", ".join(dict.fromkeys(found.name for found in used)),
+            "+".join(card.weights_sha256 for card in cards),
+            " ".join(dict.fromkeys(card.limits for card in cards)),
         )
-    return found
-
-
-def _better(champion: tuple[Path, str] | None, bundled: tuple[Path, str]) -> tuple[Path, str]:
-    """The champion, unless the bundled model did better on the very same test images: a user's own data decides."""
-    if champion is None:
-        return bundled
-    mine, shipped = read_card(champion[0]), read_card(bundled[0])
-    comparable = set(mine.test_rows) == set(shipped.test_rows)
-    loses = mine.metrics.get("test_dice", 0.0) < shipped.metrics.get("test_dice", 0.0)
-    return bundled if comparable and loses else champion
-
-
-def _registered(name: str, alias: str, tracking_uri: str, home: Path) -> tuple[Path, str] | None:
-    database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri and not Path(database).exists():
-        return None  # asking would create an empty registry
-    from tasks.tracking import Tracker  # MLflow takes seconds to import, and most predictions need none
-
-    tracker = Tracker(tracking_uri, home)
-    version = tracker.with_alias(name, alias)
-    if version is None:
-        return None
-    return tracker.download(version), f"{name} version {version.version}"
 
 
 def input_files(paths: Sequence[Path], out: Path | None = None) -> Iterator[Path | Refusal]:
@@ -161,26 +93,33 @@ def _walked(folder: Path) -> Iterator[Path | Refusal]:
         yield Refusal(Reason.UNREADABLE, text, str(error.filename))
 
 
-def predict_all(paths: Sequence[Path], out: Path, model: Path, model_name: str, *, sixteen_bit: bool) -> list[Result]:
+def predict_all(
+    paths: Sequence[Path],
+    out: Path,
+    models: Mapping[Structure, FoundModel],
+    structures: Sequence[Structure],
+    *,
+    sixteen_bit: bool,
+) -> list[Result]:
     """Predict every file behind ``paths`` into ``out``; returns a row per input, refused ones too.
 
     Args:
         paths: files and folders.
         out: gets a folder per input and ``results.parquet``; rows of earlier inputs are kept.
-        model: package folder.
-        model_name: for the rows.
+        models: by structure, as :func:`~tasks.models.find_models` finds them.
+        structures: what to write.
         sixteen_bit: read 16-bit PNG as if all 16 bits were used.
     """
     found = list(input_files(paths, out))
     sink().start("predict", len(found))
-    segmenter = Segmenter(model)
+    job = Job.of(models, structures)
     out.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     results: list[Result] = []
     with FileLock(out / ".lock"):
         try:
             for item in found:
-                results.append(_one(item, out, taken, segmenter, model_name, sixteen_bit))
+                results.append(_one(item, out, taken, job, sixteen_bit))
                 sink().advance("predict")
         finally:  # also what was done before an interruption is written down
             write_results(results, out / TABLE)
@@ -189,22 +128,20 @@ def predict_all(paths: Sequence[Path], out: Path, model: Path, model_name: str, 
     return results
 
 
-def _one(
-    item: Path | Refusal, out: Path, taken: set[str], segmenter: Segmenter, model_name: str, sixteen_bit: bool
-) -> Result:
+def _one(item: Path | Refusal, out: Path, taken: set[str], job: Job, sixteen_bit: bool) -> Result:
     """One input: its files and its row, or the row that says why not. No file, however odd, ends the others."""
     if isinstance(item, Refusal):
-        return _refused(Path(item.path), item, segmenter, model_name)
+        return _refused(Path(item.path), item, job)
     try:
         radiograph = read_radiograph(item, allow_sixteen_bit=sixteen_bit)
         folder = free_folder(out, item, taken)
-        return write_prediction(radiograph, segmenter.predict(radiograph), item, folder, segmenter, model_name)
+        return write_prediction(radiograph, job.reader.read(radiograph, job.structures), item, folder, job)
     except Refusal as refusal:
         reason = refusal
     except (Exception, MemoryError) as error:
         reason = Refusal(Reason.UNDECODABLE, f"{item}: it could not be used ({type(error).__name__}: {error}).", item)
     _remove_earlier(out, item)
-    return _refused(item, reason, segmenter, model_name)
+    return _refused(item, reason, job)
 
 
 def _remove_earlier(out: Path, file: Path) -> None:
@@ -246,76 +183,95 @@ def _owner(folder: Path) -> str | None:
         return None
 
 
-def write_prediction(
-    radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, segmenter: Segmenter, model_name: str
-) -> Result:
-    """Write ``lung.png``, ``overlay.png`` and ``result.json`` of one input into ``folder``."""
-    lung = prediction.masks.masks[Structure.LUNG]
-    write_png(folder / "lung.png", lung.astype(np.uint8) * 255)
-    write_png(folder / "overlay.png", draw_overlay(radiograph.pixels, lung, side=1024))
-    result = Result(
+def write_prediction(radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, job: Job) -> Result:
+    """Write a mask per structure, ``nodules.json``, ``overlay.png`` and ``result.json`` of one input into ``folder``.
+
+    What an earlier call wrote there of structures that are not wanted now is removed: it is of other models.
+    """
+    masks = {
+        name: mask for structure, mask in prediction.masks.masks.items() for name, mask in [(structure.value, mask)]
+    }
+    masks |= {f"lung_{side}": mask for side, mask in prediction.parts.items()}
+    for name in {*Structure, "lung_left", "lung_right"} - set(masks):
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    (folder / "nodules.json").unlink(missing_ok=True)
+    for name, mask in masks.items():
+        write_png(folder / f"{name}.png", mask.astype(np.uint8) * 255)
+    if prediction.candidates is not None:
+        _write_json(
+            folder / "nodules.json", nodules_record(prediction.candidates, prediction.present, radiograph.spacing)
+        )
+    picture = draw_structures(radiograph.pixels, prediction.masks.masks, prediction.candidates or (), side=1024)
+    write_png(folder / "overlay.png", picture)
+    result = _result(radiograph, prediction, file, folder, job)
+    record = asdict(result) | {
+        "pose": {
+            "turned_deg": 90 * prediction.pose.turns,
+            "grey_levels_reversed": prediction.pose.reversed_,
+            "certainty": round(prediction.pose.certainty, 4),
+        },
+        "spacing_mm": spacing_record(radiograph.spacing),
+        "limits": job.limits,
+    }
+    _write_json(folder / "result.json", record)
+    return result
+
+
+def _result(radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, job: Job) -> Result:
+    masks, spacing = prediction.masks.masks, radiograph.spacing
+    lung, rib = masks.get(Structure.LUNG), masks.get(Structure.RIB)
+    sides = {side: area_mm2(mask, spacing) for side, mask in prediction.parts.items()}
+    return Result(
         input=text_of(file.absolute()),
         status="done",
         folder=folder.name,
-        reason="",
-        sentence="",
         sha256=radiograph.sha256,
         height=radiograph.shape[0],
         width=radiograph.shape[1],
         view=radiograph.view,
-        flags=list(radiograph.flags),
-        lung_share=float(lung.mean()),
-        lung_area_mm2=area_mm2(lung, radiograph.spacing),
-        confidence=prediction.confidence[Structure.LUNG],
-        model=model_name,
-        weights_sha256=segmenter.card.weights_sha256,
+        flags=[*radiograph.flags, *prediction.pose.flags, *(["review"] if prediction.review else [])],
+        structures=[structure.value for structure in job.structures],
+        review=[structure.value for structure in prediction.review],
+        lung_share=None if lung is None else float(lung.mean()),
+        lung_area_mm2=None if lung is None else area_mm2(lung, spacing),
+        right_lung_area_mm2=sides.get("right"),
+        left_lung_area_mm2=sides.get("left"),
+        confidence=prediction.confidence.get(Structure.LUNG),
+        lung_dice=prediction.quality.get(Structure.LUNG),
+        rib_share=None if rib is None else float(rib.mean()),
+        rib_dice=prediction.quality.get(Structure.RIB),
+        nodules=None if prediction.candidates is None else len(prediction.candidates),
+        nodule_probability=prediction.present,
+        nodule_dice=prediction.quality.get(Structure.NODULE),
+        model=job.model,
+        weights_sha256=job.weights_sha256,
     )
-    record = asdict(result) | {"spacing_mm": spacing_record(radiograph.spacing), "limits": segmenter.card.limits}
-    with replacing(folder / "result.json") as part:
-        part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return result
 
 
-def _refused(file: Path, refusal: Refusal, segmenter: Segmenter, model_name: str) -> Result:
+def _refused(file: Path, refusal: Refusal, job: Job) -> Result:
     return Result(
         input=text_of(file.absolute()),
         status="refused",
-        folder="",
         reason=str(refusal.reason),
         sentence=refusal.sentence.encode("utf-8", "backslashreplace").decode(),
-        sha256="",
-        height=None,
-        width=None,
-        view="",
-        flags=[],
-        lung_share=None,
-        lung_area_mm2=None,
-        confidence=None,
-        model=model_name,
-        weights_sha256=segmenter.card.weights_sha256,
+        model=job.model,
+        weights_sha256=job.weights_sha256,
     )
 
 
-def write_results(results: Sequence[Result], path: Path) -> None:
-    """Write the table; rows that are there of other inputs are kept, rows of the same inputs are replaced."""
-    rows = [asdict(result) for result in results]
-    new = {row["input"] for row in rows}
-    if path.exists():
-        try:
-            rows = [row for row in pq.read_table(path, schema=SCHEMA).to_pylist() if row["input"] not in new] + rows
-        except (pa.ArrowInvalid, OSError) as error:
-            raise PackageError(f"{path}: expected the table of an earlier `cxr predict`, but got {error}") from error
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
     with replacing(path) as part:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), part)
+        part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def summarise(results: Sequence[Result], model: Path) -> dict[str, object]:
+def summarise(results: Sequence[Result]) -> dict[str, object]:
     """Counts for a person or ``--json``."""
     refused = [result for result in results if result.status == "refused"]
     return {
         "done": len(results) - len(refused),
         "refused": len(refused),
+        "review": [result.input for result in results if result.review],
         "model": results[0].model if results else "",
-        "weights_sha256": read_card(model).weights_sha256,
+        "weights_sha256": results[0].weights_sha256 if results else "",
         "rejected": [{"input": r.input, "reason": r.reason, "sentence": r.sentence} for r in refused],
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,7 +17,9 @@ from PIL import Image
 from cxr_models.package import PackageError, save_package
 from cxr_models.segmentation import SegmentationConfig, build_network
 from data_catalog.preprocess import PreprocessConfig
-from tasks.predict import find_model, input_files, predict_all
+from data_catalog.radiograph import Structure
+from tasks.models import FoundModel, find_model, find_models
+from tasks.predict import input_files, predict_all
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,8 @@ def vast_png() -> bytes:
 
 
 def run(package, out, *paths, sixteen_bit=False):
-    return predict_all(list(paths), out, package, "test", sixteen_bit=sixteen_bit)
+    models = {Structure.LUNG: FoundModel(package, "test")}
+    return predict_all(list(paths), out, models, (Structure.LUNG,), sixteen_bit=sixteen_bit)
 
 
 def test_every_input_gets_mask_picture_and_record_at_its_own_size(package, tmp_path, make_chest_image, make_dicom):
@@ -191,7 +195,56 @@ def test_folders_are_walked_once_and_hidden_files_passed_over(tmp_path):
 
 
 def test_a_model_folder_is_found_and_a_wrong_name_says_what_there_is(package, tmp_path):
-    assert find_model(str(package), "sqlite:////nowhere.db", tmp_path) == (package, str(package))
+    assert find_model(str(package), "sqlite:////nowhere.db", tmp_path) == FoundModel(package, str(package))
     with pytest.raises(PackageError, match=r"expected a folder with card\.json"):
         find_model("nonsense", f"sqlite:///{tmp_path}/none.db", tmp_path)
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.fixture(scope="module")
+def nodule_package(tmp_path_factory):
+    """Lungs and nodules in one network, with a head that says whether there is one."""
+    network = SegmentationConfig(channels=(4, 8, 16), structures=(Structure.LUNG, Structure.NODULE), head="present")
+    torch.manual_seed(1)
+    fields = {"name": "cxr-nodule", "manifest_sha256": "m", "test_rows": (), "commit": "", "seed": 0, "epochs": 1}
+    fields |= {"input": PreprocessConfig(size=64), "network": network, "training": {}, "sources": ()}
+    folder = tmp_path_factory.mktemp("package") / "n"
+    save_package(folder, build_network(network).state_dict(), fields)
+    return folder
+
+
+def test_structures_are_written_as_asked_and_old_ones_go(package, nodule_package, tmp_path, make_chest_image):
+    path = write(tmp_path / "a.png", make_chest_image(128, 1)[0])
+    models = {Structure.LUNG: FoundModel(package, "one"), Structure.NODULE: FoundModel(nodule_package, "two")}
+    both = predict_all([path], tmp_path / "out", models, (Structure.LUNG, Structure.NODULE), sixteen_bit=False)[0]
+    folder = tmp_path / "out/a"
+    names = {p.name for p in folder.iterdir()}
+    masks = {"lung.png", "lung_left.png", "lung_right.png", "nodule.png"}
+    assert names == masks | {"nodules.json", "overlay.png", "result.json"}
+    sides = [cv2.imread(str(folder / f"lung_{side}.png"), 0) > 0 for side in ("left", "right")]
+    np.testing.assert_array_equal(sides[0] | sides[1], cv2.imread(str(folder / "lung.png"), 0) > 0)
+    record = json.loads((folder / "nodules.json").read_text())
+    assert 0 <= record["probability"] <= 1
+    assert len(record["candidates"]) == both.nodules
+    assert (both.model, both.weights_sha256.count("+")) == ("one, two", 1)
+    predict_all([path], tmp_path / "out", models, (Structure.NODULE,), sixteen_bit=False)
+    assert {p.name for p in folder.iterdir()} == {"nodule.png", "nodules.json", "overlay.png", "result.json"}
+
+
+def test_a_table_of_before_there_were_other_structures_is_added_to(package, tmp_path, make_chest_image):
+    old = pa.table({"input": ["/x/old.png"], "status": ["done"], "lung_share": [0.2], "model": ["bundled"]})
+    (tmp_path / "out").mkdir()
+    pq.write_table(old, tmp_path / "out/results.parquet")
+    run(package, tmp_path / "out", write(tmp_path / "a.png", make_chest_image(128, 1)[0]))
+    table = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
+    assert [row["input"] for row in table] == ["/x/old.png", str(tmp_path / "a.png")]
+    assert (table[0]["lung_share"], table[0]["nodules"]) == (0.2, None)
+
+
+def test_a_folder_serves_what_it_segments_and_nothing_else(nodule_package, tmp_path):
+    database = f"sqlite:///{tmp_path}/none.db"
+    found = find_models(str(nodule_package), [Structure.NODULE], database, tmp_path)
+    assert found[Structure.NODULE].folder == nodule_package
+    assert Structure.LUNG in found  # the bundled one: it says how an image lies
+    with pytest.raises(PackageError, match="segments lung, nodule, but --structures asks for rib"):
+        find_models(str(nodule_package), [Structure.RIB], database, tmp_path)
