@@ -11,6 +11,7 @@ from monai.inferers import sliding_window_inference
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional as F
 
+from cxr_models.detection import DetectionConfig
 from cxr_models.precision import Precision, autocast
 from cxr_models.segmentation import SegmentationNetwork
 
@@ -26,6 +27,7 @@ class InferenceConfig(BaseModel):
         mirror: average over the image and its mirror image.
         zooms: average over the grid at these sizes; 1 is its own. Rounded to what the network takes.
         precision: of the forward pass.
+        detection: how peaks of a nodule channel become candidates.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class InferenceConfig(BaseModel):
     mirror: bool = True
     zooms: tuple[float, ...] = (1.0,)
     precision: Precision = "fp32"
+    detection: DetectionConfig = DetectionConfig()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 
-from cxr_models.detection import DetectionConfig
 from cxr_models.inference import InferenceConfig
 from cxr_models.quality import QualityModel
 from cxr_models.segmentation import SegmentationConfig, SegmentationNetwork, build_network
@@ -46,8 +45,7 @@ class ModelCard(BaseModel):
         seed, epochs: of the training.
         input: how a radiograph becomes input; its polarity is always MONOCHROME2, its range as the config says.
         network: architecture and output channels.
-        inference: how the network is asked: windows, mirror images, zooms.
-        detection: how nodule candidates are found, where it looks for nodules.
+        inference: how the network is asked: windows, mirror images, zooms; how nodule candidates are found.
         quality: structure -> how its masks' Dice is estimated, and from where on they are marked for review.
         training: the rest of the training configuration.
         metrics: name -> value, each measured on ``test_rows`` at native image size, with its n.
@@ -68,13 +66,24 @@ class ModelCard(BaseModel):
     input: PreprocessConfig
     network: SegmentationConfig
     inference: InferenceConfig = InferenceConfig()
-    detection: DetectionConfig = DetectionConfig()
     quality: dict[Structure, QualityModel] = Field(default_factory=dict)
     training: dict[str, Any]
     metrics: dict[str, float] = Field(default_factory=dict)
     sources: tuple[dict[str, Any], ...]
     synthetic: bool = False
     limits: str = LIMITS
+
+
+def recipe_of(name: str) -> Path:
+    """The configuration that the bundled model ``name`` was trained with.
+
+    Raises:
+        PackageError: no such model ships.
+    """
+    path = BUNDLED / name / "recipe.toml"
+    if not path.is_file():
+        raise PackageError(f"{path}: expected the recipe of a bundled model, but there is no such file")
+    return path
 
 
 def save_package(folder: Path, weights: Mapping[str, torch.Tensor], card_fields: Mapping[str, Any]) -> ModelCard:

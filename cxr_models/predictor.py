@@ -145,7 +145,7 @@ class Segmenter:
             around = planes[Structure.LUNG] > 0.5
         if around is not None:
             around = ndimage.distance_transform_edt(~around) <= LUNG_MARGIN * box.size
-        found = find_candidates(planes[Structure.NODULE], self.card.detection, around)
+        found = find_candidates(planes[Structure.NODULE], self.card.inference.detection, around)
         return tuple(on_radiograph(found, box, radiograph.spacing))
 
 

@@ -206,7 +206,7 @@ def validate(data: TrainingData, network: torch.nn.Module, config: TrainConfig, 
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for rows in distributed.shares(data.val, config.batch_size):
-        images, labels = data.whole(rows)
+        images, labels = data.validation(rows)
         logits = network(as_input(images.to(device), data.preprocess))[0].float().cpu()
         counts = labels != IGNORE
         predicted, truth = (logits > 0) & counts, (labels == 1) & counts

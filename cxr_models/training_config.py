@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cxr_models.augment import AugmentConfig
+from cxr_models.crops import CropConfig
 from cxr_models.losses import LossName
 from cxr_models.precision import Precision
 
@@ -31,6 +32,7 @@ class TrainConfig(BaseModel):
         warmup_steps: steps of linear warm-up.
         gradient_clip: largest norm of the gradient.
         ema: decay of the running average of the weights, which is what is saved; ramped up from 0.
+        crop: parts of images to train on, and nodules to set into them.
         augment: ranges of the augmentation.
         precision: "auto" takes bf16 where the processor or the GPU has it, fp16 with loss scaling on other GPUs.
         validate_every: epochs between two validations.
@@ -60,6 +62,7 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(default=100, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.995, ge=0, lt=1)
+    crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()
     precision: Precision = "auto"
     validate_every: int = Field(default=5, ge=1)

@@ -42,7 +42,8 @@ class TrainingData:
         train, val: which rows.
         digest: of the content of all of them, and of what ``draw`` depends on, 64 hex digits.
         preprocess: the config that made the shards.
-        draw: makes training batches; validation takes whole rows.
+        draw: makes training batches.
+        held_back: makes validation batches, the same ones every time.
     """
 
     shards: Sequence[Shard]
@@ -51,10 +52,15 @@ class TrainingData:
     digest: str
     preprocess: PreprocessConfig
     draw: Draw = whole_rows
+    held_back: Draw = whole_rows
 
     def batch(self, rows: Rows, generator: torch.Generator) -> Batch:
         """A training batch of ``rows``."""
         return self.draw(self, rows, generator)
+
+    def validation(self, rows: Rows) -> Batch:
+        """A validation batch of ``rows``."""
+        return self.held_back(self, rows, torch.Generator())
 
     def whole(self, rows: Rows) -> Batch:
         """The images and labels of ``rows``, (B, 1, S, S) float32 and (B, C, S, S) uint8."""

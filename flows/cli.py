@@ -20,6 +20,7 @@ from flows.cli_calibrate import calibrate_app
 from flows.cli_data import data_app
 from flows.cli_evaluate import evaluate
 from flows.cli_simulate import simulate
+from flows.cli_train import train
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
 from flows.settings import Settings, apply_environment, load_settings
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(data_app)
 app.add_typer(calibrate_app)
 app.command()(simulate)
+app.command()(train)
 app.command()(evaluate)
 
 
@@ -92,7 +94,8 @@ def run(
         settings = _settings(home)
         given = {"workers": workers, "mix_conventions": mix_conventions}
         options = {name: value for name, value in given.items() if value}
-        summary = run_main_job(settings, source or [], preset.value, seed, config, quiet or as_json, options)
+        files = [config] if config else []
+        summary = run_main_job(settings, source or [], preset.value, seed, files, quiet or as_json, options)
     if as_json:
         print(json.dumps(summary.model_dump(mode="json") | {"recomputed": summary.recomputed}))
     elif not quiet:

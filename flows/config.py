@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cxr_models.inference import InferenceConfig
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.simulate.config import SimulationConfig
@@ -43,6 +44,7 @@ class RunConfig(BaseModel):
     preprocess: PreprocessConfig = PreprocessConfig()
     split: SplitConfig = SplitConfig()
     network: SegmentationConfig = SegmentationConfig()
+    inference: InferenceConfig = InferenceConfig()
     train: TrainConfig = TrainConfig()
     model_name: str = "cxr-lung"
     workers: str = Field(default="threads:2", pattern=f"^({WORKERS})$")

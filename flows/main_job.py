@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from cxr_models.crops import patches_digest
 from cxr_models.precision import pick_device, resolve
 from cxr_models.training import code_version as training_version
 from data_catalog.digest import digest_of
@@ -80,7 +81,8 @@ def _trained(
     store: Path,
 ) -> Trained:
     settings = config.train.model_copy(update={"precision": resolve(config.train.precision, device)})
-    parts = (cohort.digest, [s.digest for s in shards], config.preprocess, config.network, settings, device)
+    shown = (config.preprocess, config.network, config.inference, settings, patches_digest(settings.crop))
+    parts = (cohort.digest, [s.digest for s in shards], *shown, device)
     key = digest_of(*parts, name, training_version())[:32]
     out = store / "models" / key
     task = steps.submit(
@@ -91,6 +93,7 @@ def _trained(
         shards=shards,
         preprocess=config.preprocess,
         network=config.network,
+        inference=config.inference,
         config=settings,
         model_name=name,
         device=device,

@@ -26,24 +26,26 @@ if TYPE_CHECKING:
 
 
 def read_config(
-    sources: Sequence[str], preset: Preset, seed: int, file: Path | None, options: Mapping[str, Any] | None = None
+    sources: Sequence[str], preset: Preset, seed: int, files: Sequence[Path], options: Mapping[str, Any] | None = None
 ) -> RunConfig:
-    """The run's config: the preset, with the values of the TOML ``file`` over it, and ``options`` over both.
+    """The run's config: the preset, with the values of the TOML ``files`` over it in turn, and ``options`` over all.
 
     Raises:
         UsageError: an unknown source, a path that is not there, an unknown key or a value out of range.
     """
     from flows.config import RunConfig, make_config, parse_sources
 
-    blamed = "The configuration"
+    blamed, file = "The configuration", files[-1] if files else None
     try:
-        changes = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+        changes: dict[str, Any] = {}
+        for file in files:
+            changes = _merged(changes, tomllib.loads(file.read_text(encoding="utf-8")))
         listed = [f"{entry['kind']}={entry.get('path', '')}".rstrip("=") for entry in changes.pop("sources", [])]
         config = make_config(parse_sources(sources or listed), preset, seed)
         blamed = str(file or blamed)
         config = RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes))
         blamed = ", ".join(f"--{name.replace('_', '-')}" for name in options or {})
-        return RunConfig.model_validate(config.model_dump(mode="json") | dict(options or {}))
+        return RunConfig.model_validate(_merged(config.model_dump(mode="json"), options or {}))
     except ValidationError as error:
         raise UsageError(f"{blamed} cannot be used. {_what_is_wrong(error)}") from error
     except KeyError as error:
@@ -57,10 +59,10 @@ def _what_is_wrong(error: ValidationError) -> str:
     return "; ".join(f"{place}: {what}" if place else what for place, what in places)
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if nested else value
     return merged
 
@@ -70,7 +72,7 @@ def run_main_job(
     sources: Sequence[str],
     preset: Preset,
     seed: int,
-    file: Path | None,
+    files: Sequence[Path],
     quiet: bool,
     options: Mapping[str, Any] | None = None,
 ) -> RunSummary:
@@ -82,7 +84,7 @@ def run_main_job(
     """
     check_home(settings.home)
     apply_environment(settings)
-    config = read_config(sources, preset, seed, file, options)
+    config = read_config(sources, preset, seed, files, options)
     with showing_progress(quiet), prefect_server(settings), stopping_at_once():
         from flows.main_job import main_job
 

@@ -11,9 +11,13 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from cxr_models.crops import CropConfig, draws
+from cxr_models.crops import digest as draws_digest
+from cxr_models.inference import InferenceConfig
 from cxr_models.package import save_package
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.training import Report, TrainConfig, TrainingData, describe, fit
+from cxr_models.training_data import whole_rows
 from data_catalog.atomic import replacing
 from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest
@@ -39,9 +43,20 @@ def scorable(samples: Sequence[Sample], structure: Structure) -> list[Sample]:
 
 
 def training_data(
-    cohort: Cohort, shards: Sequence[PreparedShard], preprocess: PreprocessConfig, structures: Sequence[Structure]
+    cohort: Cohort,
+    shards: Sequence[PreparedShard],
+    preprocess: PreprocessConfig,
+    structures: tuple[Structure, ...],
+    crop: CropConfig | None = None,
 ) -> TrainingData:
     """Open the shards and find the rows of the cohort's split in them.
+
+    Args:
+        cohort: rows and their split.
+        shards: their arrays.
+        preprocess: the config that made them.
+        structures: channels of the labels.
+        crop: which parts of the images to train on, and what to set into them; None for the images as they are.
 
     Raises:
         ValueError: no labelled row to train on, or none to test on.
@@ -63,7 +78,11 @@ def training_data(
                 if sample.sample_id in sides[side]:
                     found.append((index, row))
     digest = digest_of(cohort.digest, sorted(shard.digest for shard in shards))
-    return TrainingData(opened, rows["train"], rows["val"], digest, preprocess)
+    if crop is None or not crop.changes:
+        return TrainingData(opened, rows["train"], rows["val"], digest, preprocess)
+    made = draws(crop, structures)
+    digest = digest_of(digest, draws_digest(crop, made))
+    return TrainingData(opened, rows["train"], rows["val"], digest, preprocess, made[0], made[1] or whole_rows)
 
 
 @task(name="train", cache_policy=BY_KEY, persist_result=True)
@@ -73,6 +92,7 @@ def train(
     shards: Sequence[PreparedShard],
     preprocess: PreprocessConfig,
     network: SegmentationConfig,
+    inference: InferenceConfig,
     config: TrainConfig,
     model_name: str,
     device: str,
@@ -81,7 +101,7 @@ def train(
     out: Path,
 ) -> Trained:
     """Train a model package into ``out/package``, going on from ``out.checkpoint.safetensors`` where there is one."""
-    data = training_data(cohort, shards, preprocess, network.structures)
+    data = training_data(cohort, shards, preprocess, network.structures, config.crop)
     tracker = Tracker(tracking_uri, home)
     run_id = tracker.start_run(model_name, key, describe(data, network, config, device))
     tracker.log_inputs(run_id, {"train": (data.digest, cohort.manifest)})
@@ -89,7 +109,8 @@ def train(
     report = _epoch_reporter(tracker, run_id, config.epochs)
     on_step = _step_reporter(tracker, run_id)
     training = fit(data, network, config, checkpoint, report, on_step=on_step, device=device, tracking_run=run_id)
-    fields = card_fields(cohort, preprocess, network, config, model_name) | {"epochs": training.epoch}
+    fields = card_fields(cohort, preprocess, network, config, model_name)
+    fields |= {"epochs": training.epoch, "inference": inference}
     card = save_package(out / "package", training.weights, fields)
     with replacing(out / "history.json") as part:
         part.write_text(json.dumps(training.history), encoding="utf-8")
