@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cxr_models.metrics import bootstrap_mean
@@ -114,6 +114,9 @@ def test_ages_come_in_order_and_other_groups_by_size():
     assert [row.group for row in table if row.by == "view"] == ["PA", "AP", "unknown"]
 
 
+@example(40.0)
+@example(60.0)
+@example(80.0)
 @given(st.floats(0, 150))
 def test_every_age_has_one_band(age):
     low, high = {"<40": (-1, 40), "40-60": (40, 60), "60-80": (60, 80), ">80": (math.nextafter(80, 99), 151)}[

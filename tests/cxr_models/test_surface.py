@@ -34,10 +34,16 @@ def border_by_hand(mask):
     ]
 
 
-def by_brute_force(prediction, truth, spacing):
-    """HD95 and ASD from every pair of border pixels."""
-    one, other = (np.array(border_by_hand(mask)) * spacing for mask in (prediction, truth))
-    there, back = cKDTree(other).query(one)[0], cKDTree(one).query(other)[0]
+def by_brute_force(prediction, truth, spacing, ignore=None):
+    """HD95 and ASD from every pair of border pixels; those beside an ignored pixel are only measured to."""
+    borders = [border_by_hand(mask) for mask in (prediction, truth)]
+    unsure = np.pad(np.zeros_like(truth) if ignore is None else ignore, 1)
+    starts = [
+        [(r, c) for r, c in border if not (unsure[r : r + 3, c + 1].any() or unsure[r + 1, c : c + 3].any())] or border
+        for border in borders
+    ]
+    (one, other), (from_one, from_other) = ([np.array(b) * spacing for b in pair] for pair in (borders, starts))
+    there, back = cKDTree(other).query(from_one)[0], cKDTree(one).query(from_other)[0]
     return max(np.percentile(there, 95), np.percentile(back, 95)), np.mean([*there, *back])
 
 
@@ -47,6 +53,17 @@ def test_it_agrees_with_brute_force(prediction, truth, row, column):
     assume(prediction.any() and truth.any())
     hd95, asd = by_brute_force(prediction, truth, (row, column))
     ours = surface_distance(prediction, truth, (row, column))
+    assert ours.hd95 == pytest.approx(hd95, rel=1e-5, abs=1e-6)
+    assert ours.asd == pytest.approx(asd, rel=1e-5, abs=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(planes, planes, planes)
+def test_it_agrees_with_brute_force_where_pixels_are_ignored(prediction, truth, ignore):
+    prediction, truth = prediction & ~ignore, truth & ~ignore
+    assume(prediction.any() and truth.any())
+    hd95, asd = by_brute_force(prediction, truth, (0.5, 1.7), ignore)
+    ours = surface_distance(prediction, truth, (0.5, 1.7), ignore)
     assert ours.hd95 == pytest.approx(hd95, rel=1e-5, abs=1e-6)
     assert ours.asd == pytest.approx(asd, rel=1e-5, abs=1e-6)
 

@@ -133,8 +133,10 @@ def test_nothing_left_says_why_and_what_to_do(tmp_path, convention, trained, sid
         choose(tmp_path, [make_sample(n, convention) for n in range(4)], make_card(trained=trained), side)
 
 
-def test_masks_drawn_as_the_model_learned_need_no_words():
-    assert notes_on([make_sample(0)], make_card(trained=(9,))) == []
+@pytest.mark.parametrize("learned", [["v7"], ["v7", "scr"]])
+def test_masks_drawn_as_the_model_learned_need_no_words(learned):
+    card = make_card(trained=(9,), sources=({"source": "pairs", "conventions": {"lung": learned}},))
+    assert notes_on([make_sample(0)], card) == []
 
 
 def test_masks_drawn_otherwise_are_told():

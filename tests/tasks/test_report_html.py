@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cxr_models.metrics import bootstrap_mean
+from cxr_models.subgroups import GroupMean, Subgroup
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from tasks import report_charts
@@ -246,6 +247,24 @@ def test_views_add_up_and_an_unknown_one_is_named():
     assert sum(row.n for row in rows) == 30
     mean = sum(row.mean * row.n for row in rows) / 30
     assert mean == pytest.approx(sum(case.dice for case in cases) / 30)
+
+
+def test_groups_are_told_with_their_intervals_and_what_they_rest_on():
+    whole, alone = GroupMean(0.95, 0.91, 0.97, 12, 6), GroupMean(0.9, None, None, 1, 1)
+    rows = [
+        Subgroup("lung", "structure", "all", 12, 6, whole, whole, {"mm": whole}, {"mm": whole}, worst_dice=0.811),
+        Subgroup("lung", "sex", "F", 11, 5, whole, whole, {"mm": whole}, {"mm": whole}),
+        Subgroup("lung", "sex", "<b>", 1, 1, alone, alone, {"px": alone}, {"px": alone}),
+        Subgroup("lung", "view", "PA", 12, 6, whole, whole, {"mm": whole}, {"mm": whole}),
+    ]
+    page = render_report(make_data(subgroups=rows))
+    text = outline(page).text
+    assert "all images 0.950 (0.910 to 0.970) 0.811" in text
+    assert "sex female" in text
+    assert "sex <b> 0.900 0.000 0.900 0.9 px 0.9 px 1 1" in text
+    assert "<b>" not in page.replace("<b class", "")
+    assert "The same for all images: view PA." in text
+    assert "By group" not in outline(render_report(make_data())).text
 
 
 def test_the_same_data_give_the_same_bytes():
