@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 
+from cxr_models.bundled import BUNDLED as BUNDLED
 from cxr_models.inference import InferenceConfig
 from cxr_models.quality import QualityModel
 from cxr_models.segmentation import SegmentationConfig, SegmentationNetwork, build_network
@@ -18,9 +19,6 @@ from data_catalog.atomic import replacing_folder
 from data_catalog.digest import file_digest
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
-
-BUNDLED = Path(__file__).parent / "weights"
-"""Models that ship with the package, a folder each."""
 
 LIMITS = (
     "Research software, not a medical device. Frontal chest radiographs of adults only; "
@@ -72,18 +70,6 @@ class ModelCard(BaseModel):
     sources: tuple[dict[str, Any], ...]
     synthetic: bool = False
     limits: str = LIMITS
-
-
-def recipe_of(name: str) -> Path:
-    """The configuration that the bundled model ``name`` was trained with.
-
-    Raises:
-        PackageError: no such model ships.
-    """
-    path = BUNDLED / name / "recipe.toml"
-    if not path.is_file():
-        raise PackageError(f"{path}: expected the recipe of a bundled model, but there is no such file")
-    return path
 
 
 def save_package(folder: Path, weights: Mapping[str, torch.Tensor], card_fields: Mapping[str, Any]) -> ModelCard:

@@ -107,7 +107,7 @@ class Segmenter:
         answers = ask(self.network, preprocess(radiograph, self.card.input), self.card.inference, self.device)
         box = Letterbox(*radiograph.shape, self.card.input.size, radiograph.aspect)
         around = None if lung is None or not lung.any() else box.apply_labels(lung.astype(np.uint8)) > 0
-        planes = self._planes(answers, around)
+        planes = self.planes(answers, around)
         masks = {structure: box.invert(plane) > 0.5 for structure, plane in planes.items()}
         quality = self._quality(answers, planes)
         thresholds = {structure: model.threshold for structure, model in self.card.quality.items()}
@@ -121,8 +121,13 @@ class Segmenter:
             present=_present(answers) if self.card.network.head == "present" else None,
         )
 
-    def _planes(self, answers: Answers, around: Mask | None) -> dict[Structure, Floats]:
-        """Mean probabilities (S, S) of each structure, as anatomy has it."""
+    def planes(self, answers: Answers, around: Mask | None = None) -> dict[Structure, Floats]:
+        """Mean probabilities (S, S) of each structure, as anatomy has it.
+
+        Args:
+            answers: of the network.
+            around: (S, S) bool, the lungs on its grid where they are known.
+        """
         planes = dict(zip(self.card.network.structures, answers.mean, strict=True))
         if Structure.LUNG in planes:
             planes[Structure.LUNG] = keep_lungs(planes[Structure.LUNG])

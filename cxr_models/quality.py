@@ -21,8 +21,6 @@ Reals = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 FEATURES = ("doubt", "disagreement", "worst_disagreement", "oddity")
-BAD = 0.9
-"""A mask of a lower Dice is a bad one."""
 _LEAST = 1e-3
 _SHAPE_SIDE = 64
 
@@ -35,8 +33,8 @@ class QualityModel(BaseModel):
         mean, scale: of the features' logarithms, :data:`FEATURES`.
         weights, bias: of the linear model of log(1 - Dice).
         threshold: an estimated Dice below is marked for review.
-        n: masks that it was fitted on, and how many of them were bad.
-        bad: how many of them had a Dice under 0.9.
+        bad_below: a mask of a lower true Dice is a bad one.
+        n, bad: masks that it was fitted on, and how many of them were bad.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +46,7 @@ class QualityModel(BaseModel):
     weights: tuple[float, ...]
     bias: float
     threshold: float
+    bad_below: float
     n: int
     bad: int
 
@@ -118,7 +117,12 @@ def _dice(one: Mask, other: Mask) -> float:
 
 
 def fit_quality(
-    answers: Sequence[tuple[Floats, Floats]], dice: Sequence[float], truths: Sequence[Mask], false_alarms: float = 0.1
+    answers: Sequence[tuple[Floats, Floats]],
+    dice: Sequence[float],
+    truths: Sequence[Mask],
+    *,
+    false_alarms: float = 0.1,
+    bad: float = 0.9,
 ) -> QualityModel:
     """Fit the estimate on masks whose Dice is known.
 
@@ -127,6 +131,7 @@ def fit_quality(
         dice: their Dice.
         truths: (S, S) bool, right masks, of which shapes are learned; at least ten.
         false_alarms: the share of good masks that may be marked for review: sets the threshold.
+        bad: Dice below which a mask is bad.
 
     Raises:
         ValueError: too few of either, or other numbers of them.
@@ -147,8 +152,8 @@ def fit_quality(
     ridge = inputs.T @ inputs + 0.01 * len(inputs) * np.eye(len(FEATURES))
     weights = np.linalg.solve(ridge, inputs.T @ (target - target.mean()))
     estimated = np.clip(1 - np.exp(target.mean() + inputs @ weights), 0, 1)
-    good = np.asarray(dice) >= BAD
-    threshold = float(np.quantile(estimated[good], false_alarms)) if good.any() else BAD
+    good = np.asarray(dice) >= bad
+    threshold = float(np.quantile(estimated[good], false_alarms)) if good.any() else bad
     return QualityModel(
         shape_mean=tuple(map(float, shape_mean)),
         shape_precision=tuple(tuple(map(float, row)) for row in precision),
@@ -157,6 +162,7 @@ def fit_quality(
         weights=tuple(map(float, weights)),
         bias=float(target.mean()),
         threshold=threshold,
+        bad_below=bad,
         n=len(dice),
         bad=int((~good).sum()),
     )

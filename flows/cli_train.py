@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cxr_models.bundled import recipe_of
 from flows.home import UsageError
 from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
 from flows.settings import Settings, load_settings
@@ -56,7 +57,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and register a model for lungs, ribs or nodules, by the recipe of the bundled one."""
-    from cxr_models.package import recipe_of
     from flows.run import run_main_job, summary_text
 
     given = {"epochs": epochs, "processes": processes}

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cxr_models.assessment import AssessmentConfig
 from cxr_models.inference import InferenceConfig
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
@@ -46,6 +47,7 @@ class RunConfig(BaseModel):
     network: SegmentationConfig = SegmentationConfig()
     inference: InferenceConfig = InferenceConfig()
     train: TrainConfig = TrainConfig()
+    assess: AssessmentConfig = AssessmentConfig()
     model_name: str = "cxr-lung"
     workers: str = Field(default="threads:2", pattern=f"^({WORKERS})$")
     mix_conventions: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ from flows.home import alone_in
 from flows.settings import load_settings
 from flows.shards import prepare_shards, task_runner
 from flows.stages import evaluated, rendered, simulated
+from tasks.assess import assess_model
+from tasks.assess import code_version as assessment_version
 from tasks.caching import Steps
 from tasks.convert import assemble_cohort
 from tasks.ingest import ingest, plan_shards
@@ -50,6 +52,7 @@ def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     shards = list(prepared.prepared)
     name = f"{config.model_name}{cohort.suffix}"
     trained = _trained(steps, cohort, shards, config, name, device, tracking_uri, store)
+    trained = _assessed(steps, cohort, shards, trained, config, device, store)
     scores = evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
     reigning = find_champion(tracking_uri, name, trained, home)
     rival = None
@@ -102,3 +105,23 @@ def _trained(
         out=out,
     )
     return task.result()
+
+
+def _assessed(
+    steps: Steps,
+    cohort: Cohort,
+    shards: list[PreparedShard],
+    trained: Trained,
+    config: RunConfig,
+    device: str,
+    store: Path,
+) -> Trained:
+    """The trained model with its estimate of how good its own masks are."""
+    crop = config.train.crop
+    parts = (trained.weights_sha256, config.inference, cohort.digest, [s.digest for s in shards], config.assess)
+    key = digest_of(*parts, patches_digest(crop), crop.model_dump(mode="json"), device, assessment_version())[:32]
+    out = store / "assessed" / key
+    outputs = [out / "weights.safetensors", out / "card.json"]
+    parameters = {"key": key, "cohort": cohort, "shards": shards, "trained": trained, "crop": crop}
+    parameters |= {"config": config.assess, "device": device, "out": out}
+    return steps.submit(assess_model, outputs=outputs, **parameters).result()

@@ -1,0 +1,110 @@
+"""Teaching a model to doubt itself: masks of images that were degraded on purpose, and how good they came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from cxr_models.augment import AugmentConfig, augment
+from cxr_models.inference import ask
+from cxr_models.metrics import overlap
+from cxr_models.predictor import Segmenter
+from cxr_models.quality import QualityModel, fit_quality
+from cxr_models.training_data import TrainingData
+from data_catalog.preprocess import IGNORE
+from data_catalog.radiograph import Structure
+
+HARDEST = AugmentConfig(
+    rotation_deg=35,
+    shift=0.2,
+    scale=0.5,
+    aspect=0.2,
+    warp=0.04,
+    gamma=1.6,
+    curve=0.7,
+    contrast=1.0,
+    brightness=0.4,
+    noise=0.35,
+    shading=0.3,
+    blur=0.6,
+    sharpen=0.4,
+    invert=0.15,
+    patches=0.9,
+    lines=0.8,
+    text=0.6,
+    jpeg=0.5,
+)
+"""Far beyond what networks are trained with: a good part of the masks come out bad."""
+
+
+class AssessmentConfig(BaseModel):
+    """How a model's estimate of its own Dice is fitted.
+
+    Attributes:
+        samples: images that it is asked about; 0 leaves the model without an estimate.
+        false_alarms: share of good masks that may be marked for review.
+        bad: Dice below which a mask is bad, by structure; 0.9 for others. Ribs and nodules are thin and small: a
+            Dice of 0.9 is out of reach for most right masks of them.
+        seed: of rows and degradations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(default=240, ge=0, le=10_000)
+    false_alarms: float = Field(default=0.1, gt=0, lt=1)
+    bad: dict[Structure, float] = Field(default_factory=lambda: {Structure.RIB: 0.8, Structure.NODULE: 0.4})
+    seed: int = 0
+
+
+def assess(
+    segmenter: Segmenter, data: TrainingData, config: AssessmentConfig, on_image: Callable[[], None] = lambda: None
+) -> dict[Structure, QualityModel]:
+    """Fit the estimate of each structure's Dice on degraded training and validation images.
+
+    Every image gets a severity between none and :data:`HARDEST`; validation images come up as often as there are
+    others. Shapes are learned from masks of mildly changed images.
+
+    Args:
+        segmenter: the model, trained.
+        data: its rows; nodules are set in where ``data.held_back`` sets them in.
+        config: how many, and what counts as bad.
+        on_image: called after each image.
+
+    Returns:
+        A model per structure; without those of which too few images know the truth.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = [*data.train, *list(data.val) * max(1, len(data.train) // max(1, len(data.val)))]
+    seen: dict[Structure, list[tuple]] = {structure: [] for structure in segmenter.card.network.structures}
+    for _ in range(config.samples):
+        row = rows[int(torch.randint(len(rows), (), generator=generator))]
+        severity = float(torch.rand((), generator=generator))
+        images, labels = data.validation([row])
+        changed = augment(images, labels, _weaker(HARDEST, severity), generator)
+        grid = changed.images[0, 0].numpy()
+        grid = grid * 2 - 1 if data.preprocess.value_range == "signed" else grid
+        answers = ask(segmenter.network, grid, segmenter.card.inference, segmenter.device)
+        planes = segmenter.planes(answers)
+        for channel, structure in enumerate(segmenter.card.network.structures):
+            truth = changed.labels[0, channel].numpy()
+            if (truth == IGNORE).all():
+                continue
+            dice = overlap(planes[structure] > 0.5, truth == 1, truth == IGNORE).dice
+            answer = (answers.probabilities[:, channel], planes[structure])
+            seen[structure].append((answer, dice, truth == 1, severity))
+        on_image()
+    found = {}
+    for structure, cases in seen.items():
+        shapes = [truth for _, _, truth, severity in cases if severity < 0.6 and truth.any()]
+        if len(cases) >= 20 and len(shapes) >= 10:
+            answers_of, dices = [case[0] for case in cases], [case[1] for case in cases]
+            bad = config.bad.get(structure, 0.9)
+            found[structure] = fit_quality(answers_of, dices, shapes, false_alarms=config.false_alarms, bad=bad)
+    return found
+
+
+def _weaker(config: AugmentConfig, severity: float) -> AugmentConfig:
+    """``config`` with every range times ``severity``, in [0, 1]; flips stay out: they are no degradation."""
+    return AugmentConfig(**{name: value * severity for name, value in config.model_dump().items()} | {"flip": 0.0})

@@ -1,0 +1,53 @@
+"""Assess: a trained model gets its estimate of how good its own masks are."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+
+from cxr_models import anatomy, assessment, augment, clutter, crops, inference, predictor, quality
+from cxr_models.assessment import AssessmentConfig, assess
+from cxr_models.crops import CropConfig
+from cxr_models.package import rewrite_card
+from cxr_models.predictor import Segmenter
+from data_catalog.atomic import replacing_folder
+from data_catalog.digest import source_digest
+from tasks.caching import BY_KEY
+from tasks.progress import sink
+from tasks.records import Cohort, PreparedShard, Trained
+from tasks.train import training_data
+
+
+@task(name="assess", cache_policy=BY_KEY, persist_result=True)
+def assess_model(
+    key: str,
+    cohort: Cohort,
+    shards: Sequence[PreparedShard],
+    trained: Trained,
+    crop: CropConfig,
+    config: AssessmentConfig,
+    device: str,
+    out: Path,
+) -> Trained:
+    """Copy the trained package to ``out``, with the estimate of its masks' Dice in its card; the weights stay."""
+    segmenter = Segmenter(Path(trained.package), device)
+    card = segmenter.card
+    sink().start("assess", config.samples)
+    data = training_data(cohort, shards, card.input, card.network.structures, crop)
+    found = assess(segmenter, data, config, on_image=lambda: sink().advance("assess"))
+    with replacing_folder(out) as part:
+        shutil.copytree(trained.package, part, dirs_exist_ok=True)
+        rewrite_card(part, quality={s.value: model.model_dump(mode="json") for s, model in found.items()})
+    bad = ", ".join(f"{structure} {model.bad} of {model.n} bad" for structure, model in found.items())
+    sink().finish("assess", bad or "no estimate")
+    return trained.model_copy(update={"package": str(out)})
+
+
+def code_version() -> str:
+    """Digest of the sources that decide what a model thinks of itself."""
+    modules = (anatomy, assessment, augment, clutter, crops, inference, predictor, quality)
+    return source_digest(sys.modules[__name__], *modules)
