@@ -19,10 +19,10 @@ class TrainConfig(BaseModel):
         epochs: passes over the training rows; 0 is not allowed, a fraction neither.
         samples_per_epoch: rows of an epoch, drawn with replacement; 0 takes each row once.
         batch_size: images that go through the network at once, over all processes.
-        accumulate: batches whose gradients are averaged into one step, as if they were one batch of all their images.
+        accumulate: how many batches are one step: gradients are averaged, as if it were one batch of all their images.
         fit_memory: find out how many images fit into memory at once, and take the images of a step
             (``batch_size`` times ``accumulate``, which stays) in as few passes as that allows.
-        processes: that share each batch: one per GPU, or several on the CPU. Batch normalisation sees a process's own
+        processes: how many share each batch: one per GPU, or several on the CPU. Batch normalisation sees a process's own
             share of a batch.
         loss: of the masks, as :func:`~cxr_models.losses.segmentation_loss` names them.
         head_weight: of the classification head's loss beside that of the masks.

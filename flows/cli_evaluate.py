@@ -47,6 +47,15 @@ def evaluate(
     include_training_rows: Annotated[
         bool, typer.Option("--include-training-rows", help="Score also rows that the model was trained on.")
     ] = False,
+    nodules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="CT patches of nodules, set into radiographs on which nobody looked for any.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder to write; must not exist.  \\[default: in home]", show_default=False),
@@ -61,6 +70,7 @@ def evaluate(
 ) -> None:
     """Score a model on images that it was not trained on: means by view, sex, age and source, the worst, overlays."""
     asked = {"model": model, "split": split.value, "include_training_rows": include_training_rows, "device": device}
+    asked["nodules"] = "" if nodules is None else str(nodules.resolve())
     with reporting_errors(as_json):
         summary, folder = _evaluate(source, asked, out, home, quiet or as_json)
     if as_json:
@@ -136,10 +146,24 @@ def show(summary: dict[str, Any], folder: Path, console: Console) -> None:
         if group.by == "structure":
             worst = f"{group.structure}: worst is {group.worst_image} with Dice {group.worst_dice:.3f}"
             console.print(worst + _empties(group.missed, group.invented), markup=False, highlight=False)
+    for kind, record in summary.get("nodules", {}).items():
+        console.print(nodules_text(kind, record), markup=False, highlight=False)
     console.print(
         f"{summary['images']} images scored with {summary['model']}, {summary['refused']} refused; results in {folder}",
         markup=False,
         highlight=False,
+    )
+
+
+def nodules_text(kind: str, record: dict[str, Any]) -> str:
+    """One line about how nodules were found: sensitivity at several false positives per image, and the AUC."""
+    rates = ", ".join(
+        f"{entry['value']:.2f} at {rate}" for rate, entry in record["at_rate"].items() if entry["value"] is not None
+    )
+    area = record["auc"]["value"]
+    found = f"sensitivity {rates} false positives per image" if rates else "none to find"
+    return f"{kind} nodules: {record['lesions']} on {record['images']} images; {found}" + (
+        "" if area is None else f"; AUC of the head {area:.2f}"
     )
 
 

@@ -8,7 +8,6 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
-from cxr_models.package import read_card
 from cxr_models.precision import pick_device
 from data_catalog.digest import digest_of
 from data_catalog.sources import SourceSpec
@@ -32,6 +31,8 @@ class EvaluateConfig(BaseModel):
         sources: where the images come from; phantoms and CTs are rendered as the main job's presets do.
         split: "all" rows, or those of the "test" split alone.
         include_training_rows: score also rows that the model was trained on.
+        nodules: folder of CT patches of nodules, set into radiographs on which nobody looked for any; "" for that which
+            the model was trained with, where it is there.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
@@ -41,6 +42,7 @@ class EvaluateConfig(BaseModel):
     sources: tuple[SourceSpec, ...] = (SourceSpec("phantom"),)
     split: Side = "all"
     include_training_rows: bool = False
+    nodules: str = ""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
 
@@ -71,8 +73,7 @@ def _evaluate_job(config: EvaluateConfig, out: Path | None, home: Path, uri: str
     rows = choose_rows(ingested, package, config.split, config.include_training_rows, folder)
     shards = convert_all(steps, plan_shards(rows.ingested, (), {}, folder), store)
     cohort = gather_rows(rows, shards, folder)
-    weights, device = read_card(package).weights_sha256, pick_device(config.device)
-    scores = evaluated(steps, cohort, package, weights, device, store)
+    scores = evaluated(steps, cohort, package, pick_device(config.device), store, config.nodules)
     return publish_evaluation(scores, cohort, rows, name, config.model_dump(mode="json"), out or folder / "results")
 
 

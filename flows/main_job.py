@@ -53,11 +53,12 @@ def _main_job(config: RunConfig, home: Path, tracking_uri: str) -> RunSummary:
     name = f"{config.model_name}{cohort.suffix}"
     trained = _trained(steps, cohort, shards, config, name, device, tracking_uri, store)
     trained = _assessed(steps, cohort, shards, trained, config, device, store)
-    scores = evaluated(steps, cohort, Path(trained.package), trained.weights_sha256, device, store)
+    patches = config.train.crop.implant.patches
+    scores = evaluated(steps, cohort, Path(trained.package), device, store, patches)
     reigning = find_champion(tracking_uri, name, trained, home)
     rival = None
     if reigning is not None:
-        rival = evaluated(steps, cohort, Path(reigning.package), reigning.weights_sha256, device, store)
+        rival = evaluated(steps, cohort, Path(reigning.package), device, store, patches)
     registered = register(tracking_uri, name, cohort, trained, scores, rival, reigning, home)
     return publish_report(config.model_dump(mode="json"), cohort, trained, scores, registered, steps.tally(), folder)
 

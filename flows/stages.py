@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cxr_models.package import read_card
 from cxr_models.phantom import code_version as phantom_version
 from cxr_models.simulate.folder import case_key
 from data_catalog.digest import digest_of
@@ -43,9 +44,11 @@ def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, 
     return merge_simulated(ingested, [task.result() for task in submitted], folder)
 
 
-def evaluated(steps: Steps, cohort: Cohort, package: Path, weights: str, device: str, store: Path) -> Evaluated:
-    """Scores of the model in ``package`` on the cohort's test rows."""
-    key = digest_of(weights, cohort.digest, cohort.test_digest, evaluation_version())[:32]
+def evaluated(steps: Steps, cohort: Cohort, package: Path, device: str, store: Path, nodules: str = "") -> Evaluated:
+    """Scores of the model in ``package`` on the cohort's test rows; ``nodules`` as :func:`tasks.evaluate.evaluate`."""
+    card = read_card(package)
+    asked = (card.inference, card.quality, nodules)
+    key = digest_of(card.weights_sha256, asked, cohort.digest, cohort.test_digest, evaluation_version())[:32]
     out = store / "evaluations" / key
-    parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
+    parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "nodules": nodules, "out": out}
     return steps.submit(evaluate, outputs=[out / "summary.json", out / "scores.parquet"], **parameters).result()

@@ -15,10 +15,26 @@ from prefect import task
 
 import data_catalog
 import tasks.preprocess
-from cxr_models import metrics, overlay, package, predictor, segmentation, subgroups, surface
+from cxr_models import (
+    anatomy,
+    detection,
+    froc,
+    inference,
+    metrics,
+    overlay,
+    package,
+    pose,
+    predictor,
+    quality,
+    segmentation,
+    subgroups,
+    surface,
+    targets,
+)
 from cxr_models.metrics import Interval, bootstrap_mean, overlap
 from cxr_models.overlay import draw_overlay, write_png
 from cxr_models.predictor import Prediction, Segmenter
+from cxr_models.simulate import implant
 from cxr_models.subgroups import Score, age_band
 from cxr_models.surface import surface_distance
 from data_catalog.atomic import replacing_folder
@@ -27,7 +43,9 @@ from data_catalog.manifest import Sample, read_manifest
 from data_catalog.masks.files import annotation_conventions, is_annotated, read_masks, shows
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 from data_catalog.reading import read_radiograph
+from tasks import nodule_scores as nodule_scores_module
 from tasks.caching import BY_KEY
+from tasks.nodule_scores import headline, implanting, nodule_scores
 from tasks.progress import sink
 from tasks.records import Cohort, Evaluated
 
@@ -105,11 +123,20 @@ TALLIES: tuple[Callable[[tuple[Structure, ...]], Tally], ...] = (Outlines,)
 
 
 @task(name="evaluate", cache_policy=BY_KEY, persist_result=True)
-def evaluate(key: str, cohort: Cohort, package: Path, device: str, out: Path) -> Evaluated:
+def evaluate(key: str, cohort: Cohort, package: Path, device: str, nodules: str, out: Path) -> Evaluated:
     """Score the model in ``package`` on the cohort's test rows into the folder ``out``.
 
     Writes ``scores.parquet`` (a row per image and structure), ``summary.json`` and pictures of the best, median and
-    worst of each structure.
+    worst of each structure. Of a model for nodules, ``summary.json`` has FROC and AUC as well.
+
+    Args:
+        key: of the cache.
+        cohort: rows and their split.
+        package: folder of the model.
+        device: torch device.
+        nodules: folder of CT patches that are set into radiographs without annotated nodules; "" takes the one that
+            the model was trained with, where it is there.
+        out: folder.
 
     Raises:
         ValueError: no test row shows a structure of the model.
@@ -117,7 +144,8 @@ def evaluate(key: str, cohort: Cohort, package: Path, device: str, out: Path) ->
     segmenter = Segmenter(package, device)
     structures = segmenter.card.network.structures
     samples = rows_to_score(read_manifest(Path(cohort.manifest)), structures)
-    sink().start("evaluate", len(samples))
+    finds_nodules = Structure.NODULE in structures
+    sink().start("evaluate", len(samples) * (2 if finds_nodules else 1))
     with replacing_folder(out) as part:
         tallies = [make(structures) for make in TALLIES]
         for sample in samples:
@@ -128,14 +156,21 @@ def evaluate(key: str, cohort: Cohort, package: Path, device: str, out: Path) ->
         summary: dict[str, Any] = {}
         for tally in tallies:
             summary |= tally.finish(part)
+        if finds_nodules:
+            implanter = implanting(segmenter.card, nodules)
+            summary["nodules"] = nodule_scores(segmenter, samples, implanter, lambda: sink().advance("evaluate"))
         summary["pictures"] = draw_cases(segmenter, samples, read_scores(part), part)
         (part / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
     dice, iou = Interval(**summary["dice"]), Interval(**summary["iou"])
     sink().finish("evaluate", f"{summary['structure']} Dice {dice.mean:.4f}")
-    return _record(key, out, segmenter.card.weights_sha256, dice, iou)
+    detection = headline(summary["nodules"]) if finds_nodules else {}
+    return _record(key, out, segmenter.card.weights_sha256, (dice, iou), detection)
 
 
-def _record(key: str, out: Path, weights: str, dice: Interval, iou: Interval) -> Evaluated:
+def _record(
+    key: str, out: Path, weights: str, overlaps: tuple[Interval, Interval], detection: dict[str, float]
+) -> Evaluated:
+    dice, iou = overlaps
     return Evaluated(
         folder=str(out),
         key=key,
@@ -145,6 +180,7 @@ def _record(key: str, out: Path, weights: str, dice: Interval, iou: Interval) ->
         dice_high=dice.high,
         iou=iou.mean,
         images=dice.n,
+        detection=detection,
     )
 
 
@@ -253,8 +289,9 @@ def chosen_cases(scores: Sequence[Score]) -> Iterator[tuple[str, Score]]:
 
 def code_version() -> str:
     """Digest of the sources that decide which scores a model gets."""
-    modules = (sys.modules[__name__], tasks.preprocess, metrics, overlay, package, predictor, segmentation)
-    return source_digest(*modules, subgroups, surface, data_catalog)
+    reading = (anatomy, inference, package, pose, predictor, quality, segmentation)
+    scoring = (detection, froc, implant, metrics, overlay, subgroups, surface, targets, nodule_scores_module)
+    return source_digest(sys.modules[__name__], tasks.preprocess, *reading, *scoring, data_catalog)
 
 
 def read_scores(folder: Path, structure: str | None = None) -> list[Score]:

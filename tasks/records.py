@@ -92,7 +92,7 @@ class Trained(Record):
 
 
 class Evaluated(Record):
-    """Per-image scores on the test rows, and their summary."""
+    """Per-image scores on the test rows, and their summary; ``detection`` of models that find nodules."""
 
     folder: str
     key: str
@@ -102,6 +102,7 @@ class Evaluated(Record):
     dice_high: float
     iou: float
     images: int
+    detection: dict[str, float] = {}
 
 
 class EvaluationRows(Record):

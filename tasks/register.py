@@ -78,7 +78,13 @@ def register(
 def on_common_rows(
     challenger: Evaluated, champion: Evaluated, cohort: Cohort, reigning: Champion | None
 ) -> tuple[float, float | None]:
-    """Mean Dice of both on the test rows that the champion was not trained on; None for it where there are none."""
+    """Mean Dice of both on the test rows that the champion was not trained on; None for it where there are none.
+
+    Of models for nodules, the score of detection (mean sensitivity from 1/8 to 8 false positives per image).
+    """
+    score = "test_nodule_score"
+    if score in challenger.detection and score in champion.detection:  # models for nodules are judged by what they find
+        return challenger.detection[score], champion.detection[score]
     seen = set(read_card(Path(reigning.package)).train_rows) if reigning else set()
     first = read_scores(Path(challenger.folder))[0].structure
     scored = {row.sample_id for row in read_scores(Path(challenger.folder), first)}
@@ -114,7 +120,7 @@ def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Eva
         "test_iou": scores.iou,
         "test_images": float(scores.images),
         "test_patients": float(len({s.patient_id for s in test})),
-    }
+    } | scores.detection
     pixels = read_radiograph(Path(test[0].dicom_path or ""), image_format="dicom").pixels
     step = max(1, min(pixels.shape) // EXAMPLE_SIDE)
     with tempfile.TemporaryDirectory() as temporary:
