@@ -1,0 +1,149 @@
+"""What the bundled models do on data that is here: held-back images, changed images, held-back bodies and nodules.
+
+    python bench/segmentation.py --data ../shared/data [--rows lung,robust,quality,rib,nodule] [--json FILE]
+
+Prints one JSON object. Needs no training and no GPU. Held back is what the models' cards say was tested on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_models.bundled import BUNDLED
+from cxr_models.metrics import overlap
+from cxr_models.predictor import Segmenter
+from data_catalog.radiograph import Radiograph, Structure
+from data_catalog.reading import read_radiograph
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Changed = tuple[Floats, Mask, Mask]
+Change = Callable[[Floats, Mask, Mask], Changed]
+
+
+def held_back(data: Path, model: str) -> Iterator[tuple[str, Radiograph, Mask, Mask]]:
+    """Name, radiograph, lungs and unsure pixels of the images of cxr-lung that ``model`` was tested on."""
+    card = Segmenter(BUNDLED / model).card
+    table = pd.read_csv(data / "cxr-lung" / "manifest.csv")
+    for row in table[table.image_sha256.isin(card.test_rows)].itertuples():
+        labels = cv2.imread(str(data / "cxr-lung" / row.mask), cv2.IMREAD_GRAYSCALE)
+        yield row.image, read_radiograph(data / "cxr-lung" / row.image), labels == 255, labels == 127
+
+
+def turned(times: int) -> Change:
+    """By right angles, counter-clockwise."""
+    return lambda *planes: tuple(np.ascontiguousarray(np.rot90(plane, times)) for plane in planes)  # type: ignore[return-value]
+
+
+def powered(exponent: float) -> Change:
+    """Grey levels to a power."""
+    return lambda pixels, *masks: (pixels ** np.float32(exponent), *masks)
+
+
+def cropped(top: float, left: float) -> Change:
+    """To 70 % of the height and of the width, from a corner at these shares of what is left."""
+
+    def crop(*planes: npt.NDArray[Any]) -> Any:
+        height, width = planes[0].shape
+        h, w = int(0.7 * height), int(0.7 * width)
+        row, column = int(top * (height - h)), int(left * (width - w))
+        return tuple(np.ascontiguousarray(plane[row : row + h, column : column + w]) for plane in planes)
+
+    return crop
+
+
+def written(pixels: Floats, *masks: Mask) -> Changed:
+    """With text burnt in: two lines and a large marker."""
+    side = max(pixels.shape)
+    letters = np.zeros(pixels.shape, np.uint8)
+    for text, row, column, scale in (
+        ("MUSTERMANN ERIKA 1970-01-01", 0.06, 0.03, 1.1),
+        ("PORTABLE AP SUPINE 14:32", 0.95, 0.35, 1.1),
+        ("L", 0.2, 0.85, 4.0),
+    ):
+        place = (int(column * pixels.shape[1]), int(row * pixels.shape[0]))
+        cv2.putText(letters, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale * side / 1000, 255, max(1, side // 300))
+    return np.where(letters > 0, np.float32(1), pixels), *masks  # type: ignore[return-value]
+
+
+CHANGES: dict[str, Change] = {
+    "inverted": lambda pixels, *masks: (np.float32(1) - pixels, *masks),
+    "turned_90": turned(1),
+    "turned_180": turned(2),
+    "turned_270": turned(3),
+    "turned_90_inverted": lambda pixels, *masks: turned(1)(np.float32(1) - pixels, *masks),
+    "gamma_0.5": powered(0.5),
+    "gamma_2": powered(2.0),
+    "cropped_top_left": cropped(0, 0),
+    "cropped_middle": cropped(0.5, 0.5),
+    "cropped_bottom_right": cropped(1, 1),
+    "text": written,
+}
+
+
+def scored(segmenter: Segmenter, pixels: Floats, lung: Mask, unsure: Mask) -> tuple[float, float, bool]:
+    """True Dice, estimated Dice, and whether the mask is marked for review."""
+    prediction = segmenter.predict(Radiograph(np.ascontiguousarray(pixels, np.float32), sha256="0" * 64))
+    dice = overlap(prediction.masks.masks[Structure.LUNG], lung, unsure).dice
+    return dice, prediction.quality.get(Structure.LUNG, 1.0), Structure.LUNG in prediction.review
+
+
+def lung_rows(data: Path) -> dict[str, Any]:
+    """Dice of held-back images; the mean drop of each change, in points, marked ones left out; the estimate's worth."""
+    segmenter = Segmenter(BUNDLED / "cxr-lung")
+    plain, changed = [], {name: [] for name in CHANGES}
+    everything: list[tuple[float, float, bool]] = []
+    for _, radiograph, lung, unsure in held_back(data, "cxr-lung"):
+        plain.append(scored(segmenter, radiograph.pixels, lung, unsure))
+        for name, change in CHANGES.items():
+            pixels, *masks = change(np.asarray(radiograph.pixels), lung, unsure)
+            changed[name].append((plain[-1][0], *scored(segmenter, pixels, *masks)))
+            everything.append(changed[name][-1][1:])
+    drops = {}
+    for name, rows in changed.items():
+        kept = [100 * (before - after) for before, after, _, marked in rows if not marked]
+        drops[name] = {
+            "drop_points": float(np.mean(kept)) if kept else 0.0,
+            "worst_drop_points": float(np.max(kept)) if kept else 0.0,
+            "marked": int(sum(row[3] for row in rows)),
+            "images": len(rows),
+        }
+    return {
+        "lung_dice": float(np.mean([row[0] for row in plain])),
+        "lung_dice_worst": float(np.min([row[0] for row in plain])),
+        "lung_marked": int(sum(row[2] for row in plain)),
+        "robust_drop_points": float(np.mean([drop["drop_points"] for drop in drops.values()])),
+        "robust": drops,
+        "quality": quality_of([*plain, *everything]),
+    }
+
+
+def quality_of(rows: list[tuple[float, float, bool]]) -> dict[str, Any]:
+    """Of masks with a Dice under 0.9, how many are marked; of the others, how many."""
+    bad, good = [row[2] for row in rows if row[0] < 0.9], [row[2] for row in rows if row[0] >= 0.9]
+    return {
+        "bad": len(bad),
+        "bad_marked": float(np.mean(bad)) if bad else None,
+        "good": len(good),
+        "false_alarms": float(np.mean(good)) if good else None,
+    }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    print(json.dumps(lung_rows(parser.parse_args().data), indent=2))
+
+
+if __name__ == "__main__":
+    main()
