@@ -22,8 +22,8 @@ class TrainConfig(BaseModel):
         accumulate: how many batches are one step: gradients are averaged, as if it were one batch of all their images.
         fit_memory: find out how many images fit into memory at once, and take the images of a step
             (``batch_size`` times ``accumulate``, which stays) in as few passes as that allows.
-        processes: how many share each batch: one per GPU, or several on the CPU. Batch normalisation sees a process's own
-            share of a batch.
+        processes: how many share each batch: one per GPU, or several on the CPU. Batch normalisation sees a process's
+            own share of a batch.
         loss: of the masks, as :func:`~cxr_models.losses.segmentation_loss` names them.
         head_weight: of the classification head's loss beside that of the masks.
         optimiser: "adam" or "adamw".
