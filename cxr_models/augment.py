@@ -32,6 +32,8 @@ class AugmentConfig(BaseModel):
         contrast, brightness: factor within exp(+- this); offset within +- this.
         noise: largest standard deviation of Gaussian noise.
         shading: standard deviation of a smooth additive field (uneven exposure).
+        opacity: probability of consolidation: smooth bright clouds over parts of the first structure, whose label
+            stays. Lungs that cannot be seen must be inferred from those that can.
         blur: probability of losing resolution (down to a quarter).
         sharpen: probability of unsharp masking.
         invert: probability of reversed grey levels.
@@ -56,6 +58,7 @@ class AugmentConfig(BaseModel):
     brightness: float = Field(default=0.15, ge=0, le=0.5)
     noise: float = Field(default=0.06, ge=0, le=0.5)
     shading: float = Field(default=0.08, ge=0, le=0.5)
+    opacity: float = Field(default=0, ge=0, le=1)
     blur: float = Field(default=0.25, ge=0, le=1)
     sharpen: float = Field(default=0.2, ge=0, le=1)
     invert: float = Field(default=0.05, ge=0, le=1)
@@ -97,6 +100,7 @@ def augment(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, g
     grid = _sampling_grid(images, config, draw)
     images = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
     labels = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
+    images = _opacify(images, labels, config, draw)
     images = _lose_resolution(images, config, draw)
     images = _expose(images, config, draw)
     images = draw_clutter(images, config.patches, config.lines, config.text, draw.numpy())
@@ -146,6 +150,34 @@ def _sampling_grid(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> 
     bend = draw.normal(len(images), 2, 4, 4) * config.warp
     bend = F.interpolate(bend, size=images.shape[-2:], mode="bicubic", align_corners=False)
     return grid + bend.permute(0, 2, 3, 1)
+
+
+def _opacify(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, draw: _Draw) -> torch.Tensor:
+    """Clouds as bright as what lies between the lungs, of 1 to 4 Gaussians around random pixels of the structure."""
+    if not config.opacity:
+        return images
+    side = images.shape[-1]
+    places = (torch.arange(side, device=images.device) + 0.5) / side
+    changed = list(images.unbind(0))
+    for index, chosen in enumerate(draw.chance(config.opacity).tolist()):
+        inside = torch.nonzero(labels[index, 0] == 1)
+        count = 1 + int(4 * draw.uniform())
+        numbers = [[draw.uniform() for _ in range(5)] for _ in range(count)]  # drawn in any case: one seed, one batch
+        bright = 0.55 + 0.4 * draw.uniform()
+        if not chosen or not len(inside):
+            continue
+        clear = torch.ones_like(images[index])
+        for which, tall, wide, tilt, dense in numbers:
+            row, column = ((inside[int(which * len(inside))].float() + 0.5) / side).tolist()
+            y, x = places[:, None] - row, places[None] - column
+            cos, sin = math.cos(math.pi * tilt), math.sin(math.pi * tilt)
+            reach = ((x * cos + y * sin) / (0.03 + 0.15 * wide)) ** 2 + (
+                (y * cos - x * sin) / (0.03 + 0.15 * tall)
+            ) ** 2
+            clear = clear * (1 - (0.2 + 0.75 * dense) * torch.exp(-reach / 2))
+        level = images[index].clamp(0, 1).flatten().quantile(bright)
+        changed[index] = torch.where(images[index] < level, level + (images[index] - level) * clear, images[index])
+    return torch.stack(changed)
 
 
 def _lose_resolution(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> torch.Tensor:

@@ -105,3 +105,16 @@ def test_display_curves_keep_the_order_of_grey_levels():
     result = augment(ramp, torch.zeros(4, 1, 64, 64, dtype=torch.uint8), config, torch.Generator().manual_seed(0))
     assert (result.images.diff(dim=3) >= -1e-6).all()
     assert not torch.allclose(result.images, ramp, atol=0.02)
+
+
+def test_clouds_lie_over_the_structure_only_brighten_and_leave_its_label():
+    grey = 0.2 + 0.6 * (1 - batch()[0])  # a dark disc in bright surroundings
+    config = AugmentConfig(**OFF | {"opacity": 1.0})
+    result = augment(grey, batch()[1], config, torch.Generator().manual_seed(0))
+    plain = augment(grey, batch()[1], AugmentConfig(**OFF), torch.Generator().manual_seed(0))
+    change = result.images - plain.images
+    assert (change >= -1e-6).all()
+    inside = batch()[1] == 1
+    assert (change[inside] > 0.05).float().mean() > 0.2
+    assert change[~inside].abs().mean() < 0.02
+    assert torch.equal(result.labels, batch()[1])
