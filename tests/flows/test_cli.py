@@ -65,4 +65,17 @@ def test_an_unknown_model_is_exit_code_1_with_what_to_do(tmp_path, make_chest_im
     cv2.imwrite(str(tmp_path / "good.png"), make_chest_image(128, 3)[0])
     result = runner.invoke(app, ["predict", str(tmp_path), "-o", str(tmp_path / "out"), "--model", "best", *home])
     assert result.exit_code == 1
-    assert "cxr run" in result.output
+    assert "cxr train" in result.output
+
+
+def test_structures_are_chosen_and_a_wrong_name_is_exit_code_2(tmp_path, make_chest_image, home):
+    cv2.imwrite(str(tmp_path / "good.png"), make_chest_image(128, 3)[0])
+    asked = ["predict", str(tmp_path), "-o", str(tmp_path / "out"), "--model", "bundled", *home]
+    result = runner.invoke(app, [*asked, "--structures", "lung, lung"])
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "out/good").iterdir()}
+    assert names == {"lung.png", "lung_left.png", "lung_right.png", "overlay.png", "result.json"}
+    for wrong in ("lungs", "", "lung,heart"):
+        result = runner.invoke(app, [*asked, "--structures", wrong])
+        assert result.exit_code == 2
+        assert "expected names of lung, rib, nodule" in " ".join(result.output.replace("│", " ").split())

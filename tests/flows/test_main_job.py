@@ -39,6 +39,8 @@ validate_every = 2
 learning_rate = 0.01
 warmup_steps = 5
 ema = 0.9
+[assess]
+samples = 24
 """
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_models.assessment import AssessmentConfig
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.simulate.config import SimulationConfig
 from data_catalog.manifest import read_manifest
@@ -33,6 +34,7 @@ def small(sources):
             "network": SegmentationConfig(structures=structures, channels=(8, 16, 32)),
             "train": config.train.model_copy(update={"epochs": 1, "batch_size": 4, "warmup_steps": 1}),
             "simulate": SimulationConfig(size=96, count=2),
+            "assess": AssessmentConfig(samples=0),
         }
     )
 
