@@ -2,8 +2,8 @@
 
     python bench/losses.py --data ../shared/data [--epochs 60] [--seeds 2]
 
-Only patients that the bundled lung model was not tested on take part: three in four train, the others score. Prints JSON:
-mean Dice on the network's grid per loss, over the seeds, and each.
+Only patients that the bundled lung model was not tested on take part: three in four train, the others score. Prints
+JSON: mean Dice on the network's grid per loss, over the seeds, and each.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def rib_rows(data: Path, radiographs: int = 12) -> dict[str, Any]:
     }
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        (case,) = [c for c in SOURCES["ct-labels"].scan(data / "ct-chest", ScanContext(Path(folder) / "work"))]
+        (case,) = SOURCES["ct-labels"].scan(data / "ct-chest", ScanContext(Path(folder) / "work"))
         for name, config in kinds.items():
             rows = simulate_case(case, config, Path(folder) / name).samples
             found[name] = [_rib_dice(reader, row) for row in rows]
