@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from cxr_models.simulate.specimen import Bools
+from cxr_models.simulate.specimen import Bools, widened
 from cxr_models.simulate.tissue import smooth_noise
 
 HU = npt.NDArray[np.int16]
 FAT_HU = -100
 _SKIN_HU = -300
+_STEP_MM, _KEPT_MM = 2.0, 4.0
 
 
 def change_wall(hu: HU, kept: Bools, spacing: tuple[float, float, float], mm: float, rng: np.random.Generator) -> None:
@@ -25,22 +26,24 @@ def change_wall(hu: HU, kept: Bools, spacing: tuple[float, float, float], mm: fl
         mm: mean thickness of the layer; below 0 it is taken away.
         rng: decides where it is thicker and its structure.
     """
-    coarse = (len(hu), len(range(0, hu.shape[1], 2)), len(range(0, hu.shape[2], 2)))
-    uneven = smooth_noise(coarse, (spacing[0], 2 * spacing[1], 2 * spacing[2]), 120, rng)
-    thickness = mm * np.clip(1 + 0.35 * uneven, 0.2, 2)
+    step = [max(1, round(_STEP_MM / one)) for one in spacing[1:]]
+    rough = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
+    near, tissue = kept[:, :: step[0], :: step[1]], hu[:, :: step[0], :: step[1]] > _SKIN_HU
+    bodies = np.stack([_filled(plane) for plane in tissue | near])  # lungs too: a thin wall may have holes
+    far = np.stack([_to_skin(body, rough[1], rough[2]) for body in bodies])
+    thickness = mm * np.clip(1 + 0.35 * smooth_noise(bodies.shape, rough, 120, rng), 0.2, 2)
+    more = ndimage.gaussian_filter(thickness - far, (4 / spacing[0], 1, 1), truncate=2)
     grain = rng.integers(-12, 13, hu.shape[1:], dtype=np.int16)
-    bodies = np.stack([_filled(plane[::2, ::2] > _SKIN_HU) for plane in hu])
-    far = np.stack([_to_skin(body, 2 * spacing[1], 2 * spacing[2]) for body in bodies])
-    excess = ndimage.gaussian_filter(thickness - far, (4 / spacing[0], 1, 1), truncate=2)
-    for plane, keep, body, more in zip(hu, kept, bodies, excess, strict=True):
+    if mm < 0:
+        more[widened(near, _KEPT_MM, rough)] = 1e3
+    for plane, body, excess in zip(hu, bodies, more, strict=True):
+        change = _enlarged(excess, plane.shape)
         if mm > 0:
-            new = (_enlarged(more, plane.shape) > 0) & (plane < _SKIN_HU)
+            new = (change > 0) & (plane < _SKIN_HU)
             new &= ~cv2.erode(_enlarged(body.astype(np.float32), plane.shape), np.ones((5, 5))).astype(bool)
             plane[new] = FAT_HU + grain[new]
         else:
-            near = cv2.dilate(keep[::2, ::2].astype(np.uint8), np.ones((5, 5), np.uint8))
-            more[near > 0] = 1e3
-            plane[_enlarged(more, plane.shape) < 0] = -1024
+            plane[change < 0] = -1024
 
 
 def _to_skin(body: npt.NDArray[np.uint8], rows_mm: float, columns_mm: float) -> npt.NDArray[np.float32]:

@@ -21,9 +21,10 @@ Bools = npt.NDArray[np.bool_]
 SLICE_MM, DEPTH_MM, WIDTH_MM = 1.25, 2.1, 0.8
 """Voxels of a body: rays run along the depth, where a radiograph needs the least resolution."""
 _BONES = {Structure.RIB, Structure.VERTEBRA, Structure.STERNUM, Structure.SCAPULA, Structure.CLAVICLE}
-_SURFACE_MM = 2.0
+_SURFACE_MM, _EDGE_MM = 2.0, 0.8
 _THICK_SLICE_MM = 1.9
 _NO_BONE_HU = 1600
+_BLUR_MM = 1.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +58,7 @@ class Specimen:
         bone: (D, H, W) bool, in and about bones: what is bright elsewhere is contrast medium. A vein that is brighter
             than any bone does not belong, also where a bone's label reaches into it.
         ribs: (D, H, W) float32 in [0, 1], smoothed ribs.
+        rib_edges: the same, less smoothed: 0.5 at the edge.
         surface: of the ribs.
         nodules, nodules_known: of the CT.
     """
@@ -72,6 +74,7 @@ class Specimen:
     names: Mapping[int, Name]
     bone: Bools
     ribs: Floats
+    rib_edges: Floats
     surface: RibSurface
     nodules: tuple[CtNodule, ...]
     nodules_known: bool
@@ -113,13 +116,15 @@ def prepare_specimen(ct: CtVolume) -> Specimen:
     ]
     factor = max(1, round(turned.spacing[0] / SLICE_MM)) if turned.spacing[0] > _THICK_SLICE_MM else 1
     fine = _with_ends(_finer(_in_blocks(hu, blocks), factor))
-    labels = np.pad(_finer_labels(_picked(labels, blocks), factor), ((1, 1), (0, 0), (0, 0)))
-    if numbers is not None:
-        numbers = np.pad(
-            np.repeat(_picked(numbers[box], blocks), factor, axis=0)[: len(labels) - 2], ((1, 1), (0, 0), (0, 0))
-        )
     spacing = tuple(mm * block for mm, block in zip(turned.spacing, blocks, strict=True))
     spacing = (spacing[0] / factor, spacing[1], spacing[2])
+    labels = np.pad(
+        _finer_labels(_picked(labels, blocks), factor, (_BLUR_MM / spacing[1], _BLUR_MM / spacing[2])),
+        ((1, 1), (0, 0), (0, 0)),
+    )
+    if numbers is not None:
+        nearest = np.rint(np.arange(len(labels) - 2) / factor).astype(int)
+        numbers = np.pad(_picked(numbers[box], blocks)[nearest], ((1, 1), (0, 0), (0, 0)))
     start = np.array([box[2].start, box[1].start, box[0].start, 1.0])
     first = (turned.affine @ start)[:3] - np.array([0, 0, spacing[0]])  # one slice was added before
     first[:2] += 0.5 * (np.array(turned.spacing[:0:-1]) * (np.array(blocks[:0:-1]) - 1))
@@ -131,8 +136,11 @@ def prepare_specimen(ct: CtVolume) -> Specimen:
         0.5 * fine.shape[1] * spacing[1],
         0.5 * (inside[0].stop - inside[0].start) * spacing[0],
     )
-    ribs = ndimage.gaussian_filter(
-        _table(turned.names, Structure.RIB)[labels].astype(np.float32), [_SURFACE_MM / mm for mm in spacing], truncate=3
+    rib_edges, ribs = (
+        ndimage.gaussian_filter(
+            _table(turned.names, Structure.RIB)[labels].astype(np.float32), [mm / step for step in spacing], truncate=3
+        )
+        for mm in (_EDGE_MM, _SURFACE_MM)
     )
     return Specimen(
         hu=fine,
@@ -146,6 +154,7 @@ def prepare_specimen(ct: CtVolume) -> Specimen:
         names=turned.names,
         bone=_about_bones(labels, turned.names, spacing, inside) & ~widened(fine > _NO_BONE_HU, 3.0, spacing),
         ribs=ribs,
+        rib_edges=rib_edges,
         surface=_surface(ribs, spacing),
         nodules=turned.nodules,
         nodules_known=turned.nodules_known,
@@ -203,8 +212,26 @@ def _with_ends(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     return np.concatenate([first, hu, last])
 
 
-def _finer_labels(labels: npt.NDArray[np.uint16], factor: int) -> npt.NDArray[np.uint16]:
-    """Labels on ``factor`` slices for each: between two slices, the label that covers most of both, smoothed."""
+def _between(inside: Floats, weights: Floats, blur: tuple[float, float]) -> Floats:
+    """(N, H, W) a label between its slices: 0.5 where it ends, so that its areas are between those of the slices.
+
+    Args:
+        inside: (D, H, W) 1 in the label.
+        weights: (N, D) of the slices.
+        blur: of each slice along (y, x), pixels: sections that lie beside each other become one between them.
+    """
+    areas = weights @ inside.sum(axis=(1, 2))
+    blurred = np.stack([cv2.GaussianBlur(plane, (0, 0), blur[1], sigmaY=blur[0]) for plane in inside])
+    share = (weights @ blurred.reshape(len(blurred), -1)).reshape(-1, *inside.shape[1:])
+    for plane, area in zip(share, areas, strict=True):
+        count = min(round(float(area)), plane.size)
+        edge = float(np.partition(plane, -count, axis=None)[-count]) if count > 0 else 0.0
+        plane *= 0.5 / edge if edge > 1e-3 else 0
+    return np.asarray(share)
+
+
+def _finer_labels(labels: npt.NDArray[np.uint16], factor: int, blur: tuple[float, float]) -> npt.NDArray[np.uint16]:
+    """Labels on ``factor`` slices for each: between two slices, the label that covers most of both."""
     if factor == 1:
         return labels
     count = (len(labels) - 1) * factor + 1
@@ -214,14 +241,11 @@ def _finer_labels(labels: npt.NDArray[np.uint16], factor: int) -> npt.NDArray[np
     for number, box in enumerate(ndimage.find_objects(compact), start=1):
         assert box is not None  # every number is some voxel's
         z, y, x = (slice(max(0, s.start - 2), s.stop + 2) for s in box)
-        share = (compact[z, y, x] == number).astype(np.float32)
-        share = np.stack([cv2.GaussianBlur(plane, (0, 0), 1.2) for plane in share])
-        rows = np.arange(z.start * factor, (z.start + len(share) - 1) * factor + 1)
-        share = (cubic_weights(rows / factor - z.start, len(share)) @ share.reshape(len(share), -1)).reshape(
-            -1, *share.shape[1:]
-        )
+        rows = np.arange(z.start * factor, (min(z.stop, len(labels)) - 1) * factor + 1)
+        weights = cubic_weights(rows / factor - z.start, len(compact[z]))
+        share = _between((compact[z, y, x] == number).astype(np.float32), weights, blur)
         here = (slice(int(rows[0]), int(rows[-1]) + 1), y, x)
-        better = share > best[here]
+        better = share >= best[here]
         fine[here][better] = known[number]
         best[here][better] = share[better]
     fine[::factor] = labels

@@ -96,11 +96,21 @@ def change_thickness(hu: Floats, labels: npt.NDArray[np.uint16], specimen: Speci
         return
     index, inward = specimen.surface.index, specimen.surface.inward
     places = np.stack(np.unravel_index(index, hu.shape)).astype(np.float32)
-    places += np.float32(mm) * inward.T / np.array(specimen.spacing, np.float32)[:, None]
-    moved = ndimage.map_coordinates(hu, places, order=1, mode="nearest")
-    nearest = tuple(np.clip(np.rint(axis).astype(np.int64), 0, n - 1) for axis, n in zip(places, hu.shape, strict=True))
-    new = specimen.labels[nearest]
-    hu.reshape(-1)[index], labels.reshape(-1)[index] = moved, new
+    step = inward.T / np.array(specimen.spacing, np.float32)[:, None]  # voxels per mm
+    moved = places + np.float32(mm) * step
+    rib = ndimage.map_coordinates(specimen.rib_edges, moved, order=1, mode="nearest") > 0.5
+    # voxels are too coarse for the nearest one to tell: what a voxel becomes is that further in, or further out
+    named = np.where(rib, _nearest(specimen.labels, moved + 2 * step), _nearest(specimen.labels, moved - 2 * step))
+    is_rib = specimen.table(Structure.RIB)
+    wrong = is_rib[named] != rib
+    named[wrong] = np.where(rib, labels.reshape(-1)[index], 0)[wrong]
+    hu.reshape(-1)[index] = ndimage.map_coordinates(hu, moved, order=1, mode="nearest")
+    labels.reshape(-1)[index] = named
+
+
+def _nearest(labels: npt.NDArray[np.uint16], places: Floats) -> npt.NDArray[np.uint16]:
+    axes = (np.clip(np.rint(at).astype(np.int64), 0, n - 1) for at, n in zip(places, labels.shape, strict=True))
+    return np.asarray(labels[tuple(axes)])
 
 
 def change_lungs(hu: Floats, specimen: Specimen, ranges: TissueRanges, rng: np.random.Generator) -> None:

@@ -141,8 +141,10 @@ def _deformed(
     """The specimen in another shape, with ``margin`` mm of air about it, more where breasts will be."""
     steps = tuple(max(mm, own) for mm, own in zip((SLICE_MM, DEPTH_MM, WIDTH_MM), specimen.spacing, strict=True))
     axes = [
-        np.arange(low, high + step, step)
-        for (low, high), step in zip(_extent(specimen, shape, margin, breasts), steps, strict=True)
+        _points(extent, -middle * own, step)
+        for extent, middle, own, step in zip(
+            _extent(specimen, shape, margin, breasts), specimen.middle, specimen.spacing, steps, strict=True
+        )
     ]
     coarse = [np.linspace(axis[0], axis[-1], int(np.ceil((axis[-1] - axis[0]) / _COARSE_MM)) + 2) for axis in axes]
     places = shape.source_of(coarse[2], coarse[1], coarse[0])
@@ -161,6 +163,12 @@ def _deformed(
     return CtVolume(body, affine, warped[1].astype(np.uint16), names, nodules, specimen.nodules_known)
 
 
+def _points(extent: tuple[float, float], first: float, step: float) -> npt.NDArray[np.float64]:
+    """Points over ``extent``, mm: the same whatever the margin, and voxels of the specimen where its are kept."""
+    low, high = (round((end - first) / step) for end in extent)
+    return first + step * np.arange(low, high + 1, dtype=np.float64)
+
+
 def _without_air(body: CtVolume) -> CtVolume:
     """``body`` cut to where it is along its depth."""
     there = np.flatnonzero((body.hu > -900).any(axis=(0, 2)))
@@ -168,7 +176,7 @@ def _without_air(body: CtVolume) -> CtVolume:
     affine = body.affine.copy()
     affine[:3, 3] += affine[:3, 1] * low
     nodules = tuple(replace(item, start=(item.start[0], item.start[1] - low, item.start[2])) for item in body.nodules)
-    hu, labels = (np.ascontiguousarray(volume[:, low:high]) for volume in (body.hu, body.labels))
+    hu, labels = np.ascontiguousarray(body.hu[:, low:high]), np.ascontiguousarray(body.labels[:, low:high])
     return CtVolume(hu, affine, labels, body.names, nodules, body.nodules_known)
 
 
