@@ -1,6 +1,6 @@
 """What the bundled models do on data that is here: held-back images, changed images, held-back bodies and nodules.
 
-    python bench/segmentation.py --data ../shared/data [--rows lung,rib,nodule]
+    python bench/segmentation.py --data ../shared/data [--rows lung,quality,rib,nodule]
 
 Prints one JSON object. Needs no training and no GPU. Held back is what the models' cards say was tested on.
 """
@@ -20,10 +20,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
+from cxr_models.assessment import degraded
 from cxr_models.bundled import BUNDLED, recipe_of
 from cxr_models.chest import ChestReader
-from cxr_models.froc import froc
+from cxr_models.froc import auc, froc
+from cxr_models.inference import ask
 from cxr_models.metrics import overlap
 from cxr_models.package import read_card
 from cxr_models.phantom import PhantomConfig, render_cohort
@@ -34,7 +37,8 @@ from cxr_models.simulate.implant import with_nodules
 from cxr_models.targets import ScoredImage, targets_of
 from data_catalog.manifest import Sample
 from data_catalog.masks.files import read_masks
-from data_catalog.radiograph import Radiograph, Structure
+from data_catalog.preprocess import IGNORE, encode_labels, preprocess
+from data_catalog.radiograph import MaskSet, Radiograph, Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.source import ScanContext
 from data_catalog.sources import SOURCES
@@ -203,14 +207,36 @@ def nodule_rows(data: Path) -> dict[str, Any]:
     return {"nodules": froc(images).record()}
 
 
-ROWS = {"lung": lung_rows, "rib": rib_rows, "nodule": nodule_rows}
+def quality_rows(data: Path, each: int = 8) -> dict[str, Any]:
+    """What the estimate is worth on held-back images, degraded as hard as in its fit, with another seed."""
+    segmenter = Segmenter(BUNDLED / "cxr-lung")
+    model, size = segmenter.card.quality[Structure.LUNG], segmenter.card.input.size
+    generator = torch.Generator().manual_seed(77)
+    rows = []
+    for _, radiograph, lung, unsure in held_back(data, "cxr-lung"):
+        grid = torch.from_numpy(preprocess(radiograph, segmenter.card.input))[None, None]
+        labels = encode_labels(MaskSet({Structure.LUNG: lung}, unsure), (Structure.LUNG,), size, radiograph.aspect)
+        for _ in range(each):
+            changed = degraded(grid, torch.from_numpy(labels)[None], generator)
+            truth = changed.labels[0, 0].numpy()
+            answers = ask(segmenter.network, changed.images[0, 0].numpy(), segmenter.card.inference)
+            plane = segmenter.planes(answers)[Structure.LUNG]
+            dice = overlap(plane > 0.5, truth == 1, truth == IGNORE).dice
+            estimate = model.estimate(answers.probabilities[:, 0], plane)
+            rows.append((dice, estimate, estimate < model.threshold))
+    off = np.array([[dice, estimate] for dice, estimate, _ in rows])
+    found = quality_of(rows) | {"mean_error": float(np.abs(off[:, 0] - off[:, 1]).mean())}
+    return {"quality_degraded": found | {"auc": auc((off[:, 0] < 0.9).tolist(), (1 - off[:, 1]).tolist())}}
+
+
+ROWS = {"lung": lung_rows, "quality": quality_rows, "rib": rib_rows, "nodule": nodule_rows}
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", default=",".join(ROWS), help="lung, rib, nodule; with commas")
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"{', '.join(ROWS)}; with commas")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     for name in arguments.rows.split(","):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -80,9 +81,8 @@ def assess(
     seen: dict[Structure, list[tuple]] = {structure: [] for structure in segmenter.card.network.structures}
     for _ in range(config.samples):
         row = rows[int(torch.randint(len(rows), (), generator=generator))]
-        severity = float(torch.rand((), generator=generator))
         images, labels = data.validation([row])
-        changed = augment(images, labels, _weaker(HARDEST, severity), generator)
+        changed = degraded(images, labels, generator)
         grid = changed.images[0, 0].numpy()
         grid = grid * 2 - 1 if data.preprocess.value_range == "signed" else grid
         answers = ask(segmenter.network, grid, segmenter.card.inference, segmenter.device)
@@ -93,7 +93,7 @@ def assess(
                 continue
             dice = overlap(planes[structure] > 0.5, truth == 1, truth == IGNORE).dice
             answer = (answers.probabilities[:, channel], planes[structure])
-            seen[structure].append((answer, dice, truth == 1, severity))
+            seen[structure].append((answer, dice, truth == 1, changed.severity))
         on_image()
     found = {}
     for structure, cases in seen.items():
@@ -103,6 +103,22 @@ def assess(
             bad = config.bad.get(structure, 0.9)
             found[structure] = fit_quality(answers_of, dices, shapes, false_alarms=config.false_alarms, bad=bad)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """A batch of one, (1, 1, S, S) float32 and (1, C, S, S) uint8, and how badly it was treated, in [0, 1]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    severity: float
+
+
+def degraded(images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> Degraded:
+    """One image, (1, 1, S, S) float32 in [0, 1] with labels (1, C, S, S) uint8, at a severity drawn evenly."""
+    severity = float(torch.rand((), generator=generator))
+    changed = augment(images, labels, _weaker(HARDEST, severity), generator)
+    return Degraded(changed.images, changed.labels, severity)
 
 
 def _weaker(config: AugmentConfig, severity: float) -> AugmentConfig:
