@@ -130,10 +130,16 @@ def load_package(folder: Path) -> tuple[ModelCard, SegmentationNetwork]:
         )
     network = build_network(card.network)
     try:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+        network.load_state_dict(_weights(path))
     except RuntimeError as error:
         raise PackageError(f"{path}: the weights do not fit the card's network: {error}") from error
     return card, network.eval()
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """The network's state in float32. Older files hold MONAI's network alone: names lack "unet."."""
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    return state if any(k.startswith("unet.") for k in state) else {f"unet.{k}": v for k, v in state.items()}
 
 
 def card_text(card: ModelCard) -> str:

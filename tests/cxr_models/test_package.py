@@ -1,5 +1,7 @@
 """A packaged model comes back as it was, and a damaged one is refused with the reason."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -34,6 +36,32 @@ def test_it_comes_back_as_it_was(package):
     image = torch.rand(1, 1, 32, 32)
     assert torch.equal(loaded(image)[0], network(image)[0])
     assert card.network.channels == (4, 8, 16)
+
+
+def test_a_package_of_before_the_head_still_loads(package):
+    """Its weights are those of MONAI's U-Net alone, and its card knows nothing of input, head or inference."""
+    folder, network = package
+    card = json.loads((folder / "card.json").read_text())
+    for field in ("input", "local_share", "local_side", "head", "dropout"):
+        del card["network"][field]
+    for field in ("inference", "quality", "weights_sha256"):
+        del card[field]
+    names = save_package(folder, network.unet.state_dict(), card).network.structures
+    assert all(key.startswith("model.") for key in load_file(folder / "weights.safetensors"))
+    _, loaded = load_package(folder)
+    image = torch.rand(1, 1, 32, 32)
+    assert loaded(image)[0].shape[1] == len(names)
+    assert torch.equal(loaded(image)[0], network(image)[0])
+
+
+def test_weights_of_another_network_are_refused(package, tiny_network):
+    folder, _ = package
+    wider = build_network(tiny_network.model_copy(update={"channels": (5, 8, 16)}))
+    card = json.loads((folder / "card.json").read_text())
+    del card["weights_sha256"]
+    save_package(folder, wider.state_dict(), card)
+    with pytest.raises(PackageError, match="do not fit the card's network"):
+        load_package(folder)
 
 
 def test_a_damaged_file_is_refused(package):
