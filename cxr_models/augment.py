@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional as F
 
 from cxr_models.clutter import add_jpeg, draw_clutter
+from data_catalog.preprocess import IGNORE
 
 
 class AugmentConfig(BaseModel):
@@ -90,7 +91,8 @@ def augment(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, g
 
     Args:
         images: (B, 1, S, S) float32 in [0, 1].
-        labels: (B, C, S, S) uint8; nearest neighbour, so values stay what they were; what moves in is 0.
+        labels: (B, C, S, S) uint8; nearest neighbour, so values stay what they were; what moves in is 0, but a plane
+            that is ``IGNORE`` everywhere stays so: nobody looked at what moves in either.
         config: the ranges.
         generator: source of every random number, on the CPU: one seed gives one batch on any device.
     """
@@ -99,7 +101,7 @@ def augment(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, g
     images = torch.where(_wide(reversed_), 1 - images, images)
     grid = _sampling_grid(images, config, draw)
     images = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
-    labels = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
+    labels = _moved(labels, grid)
     images = _opacify(images, labels, config, draw)
     images = _lose_resolution(images, config, draw)
     images = _expose(images, config, draw)
@@ -150,6 +152,12 @@ def _sampling_grid(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> 
     bend = draw.normal(len(images), 2, 4, 4) * config.warp
     bend = F.interpolate(bend, size=images.shape[-2:], mode="bicubic", align_corners=False)
     return grid + bend.permute(0, 2, 3, 1)
+
+
+def _moved(labels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    unseen = (labels == IGNORE).flatten(2).all(2)[:, :, None, None]
+    moved = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
+    return moved.masked_fill(unseen, IGNORE)
 
 
 def _opacify(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, draw: _Draw) -> torch.Tensor:

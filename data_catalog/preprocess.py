@@ -140,14 +140,19 @@ def encode_labels(
 
     Returns:
         (C, size, size) uint8 in the order of ``structures``: 1 structure, 0 background, :data:`IGNORE` unsure. A
-        structure that ``masks`` does not hold is all :data:`IGNORE`: absent annotation is not absent anatomy.
+        structure that ``masks`` does not hold, or is nowhere sure of, is all :data:`IGNORE`, letterbox bars too: absent
+        annotation is not absent anatomy. Bars beside any other structure are 0.
     """
     shape = next(iter(masks.masks.values())).shape
     box = Letterbox(shape[0], shape[1], size, aspect)
+    unsure = masks.ignore is not None and bool(masks.ignore.all())
     planes = []
     for structure in structures:
         mask = masks.masks.get(structure)
-        plane = np.full(shape, IGNORE, np.uint8) if mask is None else mask.astype(np.uint8)
+        if mask is None or unsure:
+            planes.append(np.full((size, size), IGNORE, np.uint8))
+            continue
+        plane = mask.astype(np.uint8)
         if masks.ignore is not None:
             plane[masks.ignore] = IGNORE
         planes.append(box.apply_labels(plane))

@@ -74,9 +74,19 @@ def test_a_full_flip_is_a_mirror():
 
 
 def test_the_ignore_value_survives():
-    labels = torch.full((6, 1, 64, 64), 255, dtype=torch.uint8)
+    labels = torch.zeros((6, 1, 64, 64), dtype=torch.uint8)
+    labels[:, :, 16:48, 16:48] = 255
     moved = augment(batch()[0], labels, AugmentConfig(), torch.Generator().manual_seed(0)).labels
-    assert set(moved.unique().tolist()) <= {0, 255}
+    assert set(moved.unique().tolist()) == {0, 255}
+
+
+def test_planes_that_nobody_looked_at_stay_so_where_the_image_moves_away():
+    labels = batch()[1].repeat(1, 2, 1, 1)
+    labels[:, 1] = 255
+    config = AugmentConfig(**OFF | {"shift": 0.3, "rotation_deg": 40, "turn": 1.0})
+    moved = augment(batch()[0], labels, config, torch.Generator().manual_seed(0)).labels
+    assert (moved[:, 1] == 255).all()
+    assert set(moved[:, 0].unique().tolist()) == {0, 1}
 
 
 def test_one_seed_gives_one_batch():

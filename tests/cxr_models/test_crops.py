@@ -8,10 +8,11 @@ import SimpleITK
 import torch
 
 from cxr_models.crops import CropConfig, digest, draws
+from cxr_models.losses import head_loss
 from cxr_models.simulate.implant import ImplantConfig
 from cxr_models.training_data import TrainingData
-from data_catalog.preprocess import IGNORE, PreprocessConfig
-from data_catalog.radiograph import Structure
+from data_catalog.preprocess import IGNORE, PreprocessConfig, encode_labels
+from data_catalog.radiograph import MaskSet, Structure
 from data_catalog.shards import Shard
 
 BOTH = (Structure.LUNG, Structure.NODULE)
@@ -80,6 +81,21 @@ def test_nodules_are_set_in_where_the_labels_say(data, patches):
     assert (labels[:, 0][nodule] == 1).all()
     brighter = images[:, 0][nodule].mean() - images[:, 0][(labels[:, 0] == 1) & ~nodule].mean()
     assert brighter > 0.003
+
+
+def test_a_radiograph_that_is_not_square_knows_no_nodules_until_some_are_set_in(patches):
+    lung = np.zeros((SIDE, SIDE // 2), bool)
+    lung[20:140, 10:70] = True
+    planes = encode_labels(MaskSet({Structure.LUNG: lung}), BOTH, SIDE)
+    shard = Shard(np.full((1, SIDE, SIDE), 0.4, np.float32), planes[None], [SimpleNamespace(sample_id="tall")])
+    data = TrainingData([shard], [(0, 0)], [(0, 0)], "d" * 64, PreprocessConfig(size=SIDE))
+    _, plain = batch(data, CropConfig(), [(0, 0)])
+    assert (plain[:, 1] == IGNORE).all()
+    nobody = head_loss(torch.zeros(1, 1), "present", plain, torch.zeros(1, dtype=torch.int64), torch.zeros(1))
+    assert nobody == 0
+    config = CropConfig(implant=ImplantConfig(patches=str(patches), none=0.0, distractors=0.0))
+    _, labels = batch(data, config, [(0, 0)] * 4)
+    assert set(labels[:, 1].unique().tolist()) == {0, 1}
 
 
 def test_one_seed_gives_one_batch_and_the_next_another(data, patches):

@@ -99,3 +99,14 @@ def test_labels_are_encoded_with_the_ignore_value():
     assert (labels[0, :5] == IGNORE).all()
     assert labels[0, 30, 30] == 1
     assert (labels[1] == IGNORE).all()  # ribs were not annotated: that is not the same as no ribs
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (64, 40)])
+def test_letterbox_bars_of_a_structure_that_nobody_annotated_are_left_out_too(shape):
+    lung = np.ones(shape, bool)
+    labels = encode_labels(MaskSet({Structure.LUNG: lung}), (Structure.LUNG, Structure.NODULE), 64)
+    assert (labels[1] == IGNORE).all()
+    assert labels[0, 0, 0] == 0  # somebody drew lungs: there are none in the bars
+    assert (labels[0] == 1).sum() == 40 * 64
+    unsure = MaskSet({Structure.LUNG: np.zeros(shape, bool)}, np.ones(shape, bool))
+    assert (encode_labels(unsure, (Structure.LUNG,), 64) == IGNORE).all()
