@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from cxr_models.segmentation import TURNS, Head
 from data_catalog.preprocess import IGNORE
 
-LossName = Literal["bce", "dice", "dice_ce", "focal", "tversky"]
+LossName = Literal["bce", "dice", "dice_ce", "batch_dice_ce", "focal", "tversky"]
 FOCUS = 2.0
 """Focal loss: exponent of the doubt (Lin et al. 2017, equation 4)."""
 TVERSKY = (0.3, 0.7)
@@ -22,7 +22,9 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, name: LossName
     """Mean loss over the pixels that count.
 
     "bce" is the binary cross entropy; "dice" is 1 - soft Dice per image and channel (Milletari et al. 2016, through
-    MONAI); "dice_ce" is their sum; "focal" weighs each pixel's cross entropy by its doubt (Lin et al. 2017); "tversky"
+    MONAI); "dice_ce" is their sum; "batch_dice_ce" takes the Dice over all images of the batch at once, for structures
+    that most images lack: there a Dice per image teaches to find nothing, since one false pixel in an empty image costs
+    as much as a whole nodule; "focal" weighs each pixel's cross entropy by its doubt (Lin et al. 2017); "tversky"
     is 1 - Tversky index per image and channel (Salehi et al. 2017, through MONAI). Pixels labelled ``IGNORE`` (255)
     change nothing: neither value nor gradient.
 
@@ -40,7 +42,7 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, name: LossName
     counts = (labels != IGNORE).float()
     target = (labels == 1).float()
     loss = logits.new_zeros(())
-    if name in ("bce", "dice_ce", "focal"):
+    if name in ("bce", "dice_ce", "batch_dice_ce", "focal"):
         per_pixel = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         if name == "focal":
             per_pixel = per_pixel * (1 - torch.exp(-per_pixel)) ** FOCUS  # exp(-CE) is the probability of the truth
@@ -48,8 +50,9 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, name: LossName
     # Activation before masking (a masked logit of 0 would be a probability of 0.5), and not MONAI's
     # MaskedDiceLoss, which takes one mask for all channels.
     probabilities = torch.sigmoid(logits) * counts
-    if name in ("dice", "dice_ce"):
-        loss = loss + DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(probabilities, target)
+    if name in ("dice", "dice_ce", "batch_dice_ce"):
+        together = name == "batch_dice_ce"
+        loss = loss + DiceLoss(smooth_nr=1.0, smooth_dr=1.0, batch=together)(probabilities, target)
     if name == "tversky":
         over, under = TVERSKY
         loss = loss + TverskyLoss(alpha=over, beta=under, smooth_nr=1.0, smooth_dr=1.0)(probabilities, target)

@@ -7,7 +7,7 @@ from monai.losses import FocalLoss
 from cxr_models.losses import FOCUS, TVERSKY, head_loss, segmentation_loss
 from data_catalog.preprocess import IGNORE
 
-NAMES = ["bce", "dice", "dice_ce", "focal", "tversky"]
+NAMES = ["bce", "dice", "dice_ce", "batch_dice_ce", "focal", "tversky"]
 
 
 def labels_like(logits: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -100,3 +100,13 @@ def test_the_head_is_right_about_presence_and_unsure_images_do_not_count():
     assert head_loss(right, "present", labels, *poses(3)) < 0.01
     assert head_loss(-right, "present", labels, *poses(3)) > 10
     assert head_loss(torch.zeros(3, 0), "none", labels, *poses(3)) == 0
+
+
+def test_over_a_batch_empty_images_do_not_drown_a_nodule():
+    labels = torch.zeros(8, 1, 16, 16, dtype=torch.uint8)
+    labels[0, 0, 4:10, 4:10] = 1
+    for name, found in (("batch_dice_ce", True), ("dice_ce", False)):
+        logits = torch.full((8, 1, 16, 16), -6.0, requires_grad=True)
+        segmentation_loss(logits, labels, name).backward()
+        inside, outside = logits.grad[labels == 1].abs().sum(), logits.grad[labels == 0].abs().sum()
+        assert bool(inside > outside) == found
