@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ LUNGS = 2
 """There are two: only the two largest components of a lung mask are kept."""
 SMALLEST_LUNG = 0.08
 """A second component smaller than this share of the first is no lung."""
+WAIST = 0.5
+"""Two lungs touch, rather than one being alone, where a column is lower than this share of the tallest on each side."""
 SHORTEST_RIB = 0.06
 """A piece of rib shorter than this share of the image's side is none."""
 AROUND_LUNGS = 0.06
@@ -45,8 +48,9 @@ def keep_lungs(probability: Floats) -> Floats:
 def split_lungs(lung: Mask) -> Mapping[str, Mask]:
     """The right and the left lung of an upright radiograph, the patient's right on the image's left.
 
-    Each component goes to the side that most of it lies on, of the line halfway between the mask's outer borders.
-    Where both lungs are one component it is cut at the narrowest column near that line.
+    Lungs that touch are cut where their mask has a waist (:data:`WAIST`). Of two that lie side by side, the line is
+    halfway between them; where there is one alone, or one is above the other, it is the image's midline. Each component
+    goes to the side that most of it lies on.
 
     Args:
         lung: (H, W) bool.
@@ -54,23 +58,44 @@ def split_lungs(lung: Mask) -> Mapping[str, Mask]:
     Returns:
         {"right": (H, W) bool, "left": (H, W) bool}: disjoint, together ``lung``.
     """
+    _, labels, stats, centres = cv2.connectedComponentsWithStats(lung.astype(np.uint8), connectivity=8)
+    order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
+    line = _line_between(labels, stats, order)
     right = np.zeros_like(lung)
-    columns = np.flatnonzero(lung.any(axis=0))
-    if not len(columns):
-        return {"right": right, "left": right.copy()}
-    middle = 0.5 * (columns[0] + columns[-1])
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(lung.astype(np.uint8), connectivity=8)
-    reach = 0.15 * (columns[-1] - columns[0] + 1)
-    for label in range(1, count):
-        left, width = int(stats[label, cv2.CC_STAT_LEFT]), int(stats[label, cv2.CC_STAT_WIDTH])
+    for label in order:
         piece = labels == label
-        if left < middle - reach and left + width > middle + reach and width > 0.7 * (columns[-1] - columns[0]):
-            near = np.arange(max(0, int(middle - reach)), int(middle + reach) + 1)
-            piece[:, near[int(piece[:, near].sum(axis=0).argmin())] :] = False
+        cut = _waist(piece)
+        if cut is not None:
+            piece[:, cut:] = False
             right |= piece
-        elif float((piece.sum(axis=0) * np.arange(lung.shape[1])).sum()) / piece.sum() < middle:
+        elif centres[label][0] < line:
             right |= piece
     return {"right": right, "left": lung & ~right}
+
+
+def _line_between(labels: npt.NDArray[Any], stats: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> float:
+    """The column that parts right from left."""
+    if len(order) and (cut := _waist(labels == order[0])) is not None:
+        return cut - 0.5
+    midline = 0.5 * (labels.shape[1] - 1)
+    if len(order) < LUNGS or stats[order[1], cv2.CC_STAT_AREA] < SMALLEST_LUNG * stats[order[0], cv2.CC_STAT_AREA]:
+        return midline
+    starts, widths = stats[order[:LUNGS], cv2.CC_STAT_LEFT], stats[order[:LUNGS], cv2.CC_STAT_WIDTH]
+    ends = starts + widths - 1
+    beside = int(ends.min() - starts.max()) < 0.5 * widths.min()
+    return 0.5 * float(ends.min() + starts.max()) if beside else midline
+
+
+def _waist(piece: Mask) -> int | None:
+    """First column behind the waist of one component, in its middle half; None where it has none."""
+    heights = piece.sum(axis=0)
+    columns = np.flatnonzero(heights)
+    quarter = len(columns) // 4
+    near = columns[quarter : len(columns) - quarter]
+    narrow = near[heights[near] == heights[near].min()]
+    cut = int(narrow[len(narrow) // 2])
+    sides = heights[:cut].max(initial=0), heights[cut + 1 :].max(initial=0)
+    return cut if heights[cut] < WAIST * min(sides) else None
 
 
 def tidy_ribs(probability: Floats, lung: Mask | None = None) -> Floats:

@@ -1,8 +1,11 @@
 """Anatomy: two lungs, left and right, and ribs that are long."""
 
+import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from cxr_models.anatomy import keep_lungs, split_lungs, tidy_ribs
 
@@ -59,6 +62,60 @@ def test_lungs_that_touch_are_cut_where_they_are_narrow():
     assert sides["right"][30, 29]
     assert not sides["right"][30, 34:].any()
     assert sides["left"][30, 34]
+
+
+def ellipse(shape, row, column, height, width):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return ((y - row) / height) ** 2 + ((x - column) / width) ** 2 <= 1
+
+
+def test_one_lung_alone_stays_whole_on_its_side():
+    for column, side in ((34, "right"), (93, "left")):
+        lung = ellipse((128, 128), 60, column, 45, 25)
+        np.testing.assert_array_equal(split_lungs(lung)[side], lung)
+
+
+def test_one_lung_in_two_pieces_above_each_other_stays_on_its_side():
+    lung = ellipse((128, 128), 30, 34, 20, 22) | ellipse((128, 128), 90, 38, 25, 25)
+    np.testing.assert_array_equal(split_lungs(lung)["right"], lung)
+
+
+def test_a_large_lung_beside_a_small_one_stays_whole():
+    """The mask's own box has its middle in the large one."""
+    large, small = ellipse((128, 128), 60, 45, 45, 35), ellipse((128, 128), 90, 92, 15, 7)
+    sides = split_lungs(large | small)
+    np.testing.assert_array_equal(sides["right"], large)
+    np.testing.assert_array_equal(sides["left"], small)
+    mirrored = split_lungs((large | small)[:, ::-1])
+    np.testing.assert_array_equal(mirrored["left"], large[:, ::-1])
+    np.testing.assert_array_equal(mirrored["right"], small[:, ::-1])
+
+
+def test_lungs_beside_the_images_middle_are_told_apart():
+    first, second = ellipse((128, 160), 60, 22, 40, 18), ellipse((128, 160), 60, 65, 40, 18)
+    sides = split_lungs(first | second)
+    np.testing.assert_array_equal(sides["right"], first)
+    np.testing.assert_array_equal(sides["left"], second)
+
+
+@pytest.mark.shared_data
+def test_on_drawn_lungs_sides_are_those_of_the_components_and_one_alone_stays_whole(shared_data):
+    checked = 0
+    for path in sorted((shared_data / "cxr-lung" / "masks").glob("*.png"))[:30]:
+        lung = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) == 255
+        labels, count = ndimage.label(lung)
+        areas = ndimage.sum_labels(lung, labels, np.arange(1, count + 1))
+        if count < 2 or np.sort(areas)[-2] < 0.2 * areas.max():
+            continue  # they touch, or one is drawn alone
+        pair = [labels == 1 + index for index in np.argsort(areas)[-2:]]
+        pair.sort(key=lambda one: float(np.nonzero(one)[1].mean()))
+        sides = split_lungs(pair[0] | pair[1])
+        np.testing.assert_array_equal(sides["right"], pair[0])
+        assert [split_lungs(one)[side].sum() for one, side in zip(pair, ("right", "left"), strict=True)] == [
+            one.sum() for one in pair
+        ]
+        checked += 1
+    assert checked > 15
 
 
 @settings(max_examples=60, deadline=None)
