@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from cxr_models.simulate import canvas, distractors, implant, materials, nodules, overlay, projections, spans
 from cxr_models.simulate.canvas import Scene
 from cxr_models.simulate.implant import ImplantConfig, Implanter, with_nodules
 from cxr_models.training_data import Batch, Rows, TrainingData
+from data_catalog.ct import nodule_patches, nodule_split
 from data_catalog.ct.nodule_patches import list_patches, mask_path
 from data_catalog.digest import digest_of, file_digest
 from data_catalog.preprocess import IGNORE
@@ -21,6 +23,11 @@ from data_catalog.radiograph import Structure
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+IMPLANTING = (
+    *(implant, canvas, distractors, materials, nodules, overlay, projections, spans),
+    *(nodule_patches, nodule_split),
+)
+"""Modules whose sources decide what radiographs with nodules set in look like."""
 
 
 class CropConfig(BaseModel):
@@ -44,6 +51,10 @@ class CropConfig(BaseModel):
     def changes(self) -> bool:
         """Whether batches differ from whole rows."""
         return self.side > 0 or bool(self.implant.patches)
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides which batches come, as JSON; of patches the content does (:func:`digest`), not the path."""
+        return self.model_dump(mode="json", exclude={"implant": {"patches"}})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,17 +158,25 @@ def patches_digest(config: CropConfig) -> str:
     Raises:
         ValueError: the folder holds none.
     """
-    if not config.implant.patches:
+    return folder_digest(config.implant.patches)
+
+
+def folder_digest(patches: str) -> str:
+    """Of the files in a folder of nodule patches, by name and content; "" for no folder.
+
+    Raises:
+        ValueError: the folder holds none.
+    """
+    if not patches:
         return ""
-    paths = list_patches(Path(config.implant.patches))
+    paths = list_patches(Path(patches))
     return digest_of([[path.name, file_digest(path), file_digest(mask_path(path))] for path in paths])
 
 
 def digest(config: CropConfig, made: tuple[RandomCrops, WithNodules | None]) -> str:
     """Of everything that batches depend on beside the rows; where the patches lie is no part of it."""
     implanters = [made[0].implanter, made[1].implanter if made[1] else None]
-    plain: dict[str, Any] = config.model_dump(mode="json", exclude={"implant": {"patches"}})
-    return digest_of(plain, [i.digest() if i else "" for i in implanters])
+    return digest_of(config.decisive(), [i.digest() if i else "" for i in implanters])
 
 
 def _scene(image: Floats, planes: Labels, channels: tuple[int | None, int | None]) -> Scene:

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from cxr_models import augment as augment_module
-from cxr_models import batch_size, checkpoint, clutter, distributed, losses, precision, segmentation, stopping
+from cxr_models import batch_size, checkpoint, clutter, crops, distributed, losses, precision, segmentation, stopping
 from cxr_models import training_config as config_module
 from cxr_models import training_data as data_module
 from cxr_models.augment import augment
@@ -30,6 +30,11 @@ from data_catalog.digest import digest_of, source_digest
 from data_catalog.preprocess import IGNORE, PreprocessConfig
 
 WEIGHT_FILE_PRECISION = torch.float32
+CODE = (
+    *(sys.modules[__name__], augment_module, batch_size, checkpoint, clutter, config_module, crops, data_module),
+    *(distributed, losses, precision, segmentation, stopping, *crops.IMPLANTING),
+)
+"""Modules whose sources decide which weights come out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,22 +230,20 @@ def as_input(images: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
 
 
 def describe(data: TrainingData, network: SegmentationConfig, config: TrainConfig, device: str) -> dict[str, Any]:
-    """Everything that determines the weights that come out."""
+    """Everything that decides which weights come out."""
     return {
         "data": data.digest,
         "preprocess": data.preprocess.model_dump(mode="json"),
         "network": network.model_dump(mode="json"),
-        "train": config.model_dump(mode="json"),
+        "train": config.decisive(),
         "device": device.split(":")[0],
         "code": code_version(),
     }
 
 
 def code_version() -> str:
-    """Digest of the sources and libraries that decide which weights come out."""
-    parts = [augment_module, batch_size, checkpoint, clutter, config_module, data_module]
-    parts += [distributed, losses, precision, segmentation, stopping, sys.modules[__name__]]
-    return digest_of(source_digest(*parts), torch.__version__, version("monai"))
+    """Digest of :data:`CODE` and of the libraries that decide which weights come out."""
+    return digest_of(source_digest(*CODE), torch.__version__, version("monai"))
 
 
 def _new_state(job: _Job) -> TrainingState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -86,3 +86,12 @@ class TrainConfig(BaseModel):
     def step_images(self) -> int:
         """Images whose gradients make one step of the optimiser."""
         return self.batch_size * self.accumulate
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides which weights come out, as JSON.
+
+        What is saved and reported on the way is no part of it, nor is where the patches of nodules lie: their content
+        is (:func:`~cxr_models.crops.digest`).
+        """
+        aside: dict[str, Any] = {"checkpoint_minutes": True, "log_steps": True}
+        return self.model_dump(mode="json", exclude=aside | {"crop": {"implant": {"patches"}}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
@@ -10,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from cxr_models.crops import patches_digest
 from cxr_models.precision import pick_device, resolve
 from cxr_models.training import code_version as training_version
-from data_catalog.digest import digest_of
+from data_catalog.digest import digest_of, file_digest
 from flows.config import RunConfig, make_config
 from flows.home import alone_in
 from flows.settings import load_settings
@@ -85,9 +86,7 @@ def _trained(
     store: Path,
 ) -> Trained:
     settings = config.train.model_copy(update={"precision": resolve(config.train.precision, device)})
-    shown = (config.preprocess, config.network, config.inference, settings, patches_digest(settings.crop))
-    parts = (cohort.digest, [s.digest for s in shards], *shown, device)
-    key = digest_of(*parts, name, training_version())[:32]
+    key = training_key(cohort, shards, config.model_copy(update={"train": settings}), name, device)
     out = store / "models" / key
     task = steps.submit(
         train,
@@ -97,7 +96,6 @@ def _trained(
         shards=shards,
         preprocess=config.preprocess,
         network=config.network,
-        inference=config.inference,
         config=settings,
         model_name=name,
         device=device,
@@ -117,12 +115,28 @@ def _assessed(
     device: str,
     store: Path,
 ) -> Trained:
-    """The trained model with its estimate of how good its own masks are."""
-    crop = config.train.crop
-    parts = (trained.weights_sha256, config.inference, cohort.digest, [s.digest for s in shards], config.assess)
-    key = digest_of(*parts, patches_digest(crop), crop.model_dump(mode="json"), device, assessment_version())[:32]
+    """The trained model, whose card says how to ask it and how good its own masks are."""
+    key = assessment_key(cohort, shards, trained, config, device)
     out = store / "assessed" / key
     outputs = [out / "weights.safetensors", out / "card.json"]
-    parameters = {"key": key, "cohort": cohort, "shards": shards, "trained": trained, "crop": crop}
-    parameters |= {"config": config.assess, "device": device, "out": out}
+    parameters = {"key": key, "cohort": cohort, "shards": shards, "trained": trained, "crop": config.train.crop}
+    parameters |= {"inference": config.inference, "config": config.assess, "device": device, "out": out}
     return steps.submit(assess_model, outputs=outputs, **parameters).result()
+
+
+def training_key(cohort: Cohort, shards: Sequence[PreparedShard], config: RunConfig, name: str, device: str) -> str:
+    """Digest of all that decides which weights come out; how a model is asked does not (:func:`assessment_key`)."""
+    how = (config.preprocess, config.network, config.train.decisive(), patches_digest(config.train.crop))
+    return digest_of(cohort.digest, [s.digest for s in shards], *how, device, name, training_version())[:32]
+
+
+def assessment_key(
+    cohort: Cohort, shards: Sequence[PreparedShard], trained: Trained, config: RunConfig, device: str
+) -> str:
+    """Digest of all that decides what the assessed card says.
+
+    That is the trained card as a whole: the same weights may come of another training.
+    """
+    crop, card = config.train.crop, file_digest(Path(trained.package) / "card.json")
+    how = (config.inference, config.assess, crop.decisive(), patches_digest(crop))
+    return digest_of(card, cohort.digest, [s.digest for s in shards], *how, device, assessment_version())[:32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_models.package import read_card
+from cxr_models.package import ModelCard, read_card
 from cxr_models.phantom import code_version as phantom_version
 from cxr_models.simulate.folder import case_key
 from data_catalog.digest import digest_of
@@ -14,6 +14,7 @@ from tasks.caching import Steps
 from tasks.evaluate import code_version as evaluation_version
 from tasks.evaluate import evaluate
 from tasks.ingest import render_phantoms
+from tasks.nodule_scores import implanting_digest
 from tasks.records import Cohort, Evaluated, Ingested
 from tasks.simulate import merge_simulated, simulate_ct
 
@@ -45,10 +46,18 @@ def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, 
 
 
 def evaluated(steps: Steps, cohort: Cohort, package: Path, device: str, store: Path, nodules: str = "") -> Evaluated:
-    """Scores of the model in ``package`` on the cohort's test rows; ``nodules`` as :func:`tasks.evaluate.evaluate`."""
-    card = read_card(package)
-    asked = (card.inference, card.quality, nodules)
-    key = digest_of(card.weights_sha256, asked, cohort.digest, cohort.test_digest, evaluation_version())[:32]
+    """Scores of the model in ``package`` on the cohort's test rows; ``nodules`` as :func:`tasks.evaluate.evaluate`.
+
+    Raises:
+        ValueError: the folder of nodules holds none.
+    """
+    key = evaluation_key(read_card(package), cohort, nodules)
     out = store / "evaluations" / key
     parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "nodules": nodules, "out": out}
     return steps.submit(evaluate, outputs=[out / "summary.json", out / "scores.parquet"], **parameters).result()
+
+
+def evaluation_key(card: ModelCard, cohort: Cohort, nodules: str) -> str:
+    """Digest of all that scores depend on: patches of nodules count by their content, wherever they lie."""
+    asked = (card.inference, card.quality, implanting_digest(card, nodules))
+    return digest_of(card.weights_sha256, asked, cohort.digest, cohort.test_digest, evaluation_version())[:32]

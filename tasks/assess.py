@@ -9,9 +9,27 @@ from pathlib import Path
 
 from prefect import task
 
-from cxr_models import anatomy, assessment, augment, clutter, crops, inference, predictor, quality
+import tasks.train
+from cxr_models import (
+    anatomy,
+    assessment,
+    augment,
+    clutter,
+    crops,
+    detection,
+    inference,
+    metrics,
+    package,
+    pose,
+    precision,
+    predictor,
+    quality,
+    segmentation,
+    training_data,
+)
 from cxr_models.assessment import AssessmentConfig, assess
 from cxr_models.crops import CropConfig
+from cxr_models.inference import InferenceConfig
 from cxr_models.package import rewrite_card
 from cxr_models.predictor import Segmenter
 from data_catalog.atomic import replacing_folder
@@ -19,7 +37,12 @@ from data_catalog.digest import source_digest
 from tasks.caching import BY_KEY
 from tasks.progress import sink
 from tasks.records import Cohort, PreparedShard, Trained
-from tasks.train import training_data
+
+CODE = (
+    *(sys.modules[__name__], anatomy, assessment, augment, clutter, crops, detection, inference, metrics, package),
+    *(pose, precision, predictor, quality, segmentation, training_data, tasks.train, *crops.IMPLANTING),
+)
+"""Modules whose sources decide what a model thinks of itself."""
 
 
 @task(name="assess", cache_policy=BY_KEY, persist_result=True)
@@ -29,18 +52,21 @@ def assess_model(
     shards: Sequence[PreparedShard],
     trained: Trained,
     crop: CropConfig,
+    inference: InferenceConfig,
     config: AssessmentConfig,
     device: str,
     out: Path,
 ) -> Trained:
-    """Copy the trained package to ``out``, with the estimate of its masks' Dice in its card; the weights stay."""
-    segmenter = Segmenter(Path(trained.package), device)
-    card = segmenter.card
+    """Copy the trained package to ``out``; its card says how to ask it, and how to estimate its masks' Dice.
+
+    The weights stay: another way to ask is no other training.
+    """
     sink().start("assess", config.samples)
-    data = training_data(cohort, shards, card.input, card.network.structures, crop)
-    found = assess(segmenter, data, config, on_image=lambda: sink().advance("assess"))
     with replacing_folder(out) as part:
         shutil.copytree(trained.package, part, dirs_exist_ok=True)
+        card = rewrite_card(part, inference=inference.model_dump(mode="json"))
+        data = tasks.train.training_data(cohort, shards, card.input, card.network.structures, crop)
+        found = assess(Segmenter(part, device), data, config, on_image=lambda: sink().advance("assess"))
         rewrite_card(part, quality={s.value: model.model_dump(mode="json") for s, model in found.items()})
     bad = ", ".join(f"{structure} {model.bad} of {model.n} bad" for structure, model in found.items())
     sink().finish("assess", bad or "no estimate")
@@ -48,6 +74,5 @@ def assess_model(
 
 
 def code_version() -> str:
-    """Digest of the sources that decide what a model thinks of itself."""
-    modules = (anatomy, assessment, augment, clutter, crops, inference, predictor, quality)
-    return source_digest(sys.modules[__name__], *modules)
+    """Digest of :data:`CODE`."""
+    return source_digest(*CODE)

@@ -17,6 +17,7 @@ import data_catalog
 import tasks.preprocess
 from cxr_models import (
     anatomy,
+    crops,
     detection,
     froc,
     inference,
@@ -24,6 +25,7 @@ from cxr_models import (
     overlay,
     package,
     pose,
+    precision,
     predictor,
     quality,
     segmentation,
@@ -34,7 +36,6 @@ from cxr_models import (
 from cxr_models.metrics import Interval, bootstrap_mean, overlap
 from cxr_models.overlay import draw_overlay, write_png
 from cxr_models.predictor import Prediction, Segmenter
-from cxr_models.simulate import implant
 from cxr_models.subgroups import Score, age_band
 from cxr_models.surface import surface_distance
 from data_catalog.atomic import replacing_folder
@@ -49,6 +50,12 @@ from tasks.nodule_scores import headline, implanting, nodule_scores
 from tasks.progress import sink
 from tasks.records import Cohort, Evaluated
 
+CODE = (
+    *(sys.modules[__name__], nodule_scores_module, tasks.preprocess, anatomy, crops, detection, froc, inference),
+    *(metrics, overlay, package, pose, precision, predictor, quality, segmentation, subgroups, surface, targets),
+    *crops.IMPLANTING,
+)
+"""Modules whose sources decide which scores a model gets."""
 PICTURES = 3
 """Worst, median and best: this many of each are drawn."""
 
@@ -288,10 +295,8 @@ def chosen_cases(scores: Sequence[Score]) -> Iterator[tuple[str, Score]]:
 
 
 def code_version() -> str:
-    """Digest of the sources that decide which scores a model gets."""
-    reading = (anatomy, inference, package, pose, predictor, quality, segmentation)
-    scoring = (detection, froc, implant, metrics, overlay, subgroups, surface, targets, nodule_scores_module)
-    return source_digest(sys.modules[__name__], tasks.preprocess, *reading, *scoring, data_catalog)
+    """Digest of :data:`CODE` and of all that reads data."""
+    return source_digest(*CODE, data_catalog)
 
 
 def read_scores(folder: Path, structure: str | None = None) -> list[Score]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from cxr_models.crops import folder_digest
 from cxr_models.froc import froc
 from cxr_models.package import ModelCard
 from cxr_models.predictor import Segmenter
 from cxr_models.simulate.implant import ImplantConfig, Implanter, with_nodules
 from cxr_models.targets import ScoredImage, targets_of
+from data_catalog.digest import digest_of
 from data_catalog.manifest import Lesion, Sample
 from data_catalog.masks.files import read_masks, shows
 from data_catalog.radiograph import Radiograph, Structure
@@ -35,12 +37,33 @@ def implanting(card: ModelCard, folder: str) -> Implanter | None:
     Raises:
         ValueError: the folder holds none.
     """
+    measured = _measured(card, folder)
+    return Implanter.of_side(measured, "test") if measured else None
+
+
+def implanting_digest(card: ModelCard, folder: str) -> str:
+    """Of what :func:`implanting` sets in and how, wherever the folder lies; "" where it sets nothing in.
+
+    Args:
+        card: of the model.
+        folder: as for :func:`implanting`.
+
+    Raises:
+        ValueError: the folder holds none.
+    """
+    measured = _measured(card, folder)
+    if measured is None:
+        return ""
+    return digest_of(measured.model_dump(mode="json", exclude={"patches"}), folder_digest(measured.patches))
+
+
+def _measured(card: ModelCard, folder: str) -> ImplantConfig | None:
+    """How nodules are set in for a measurement; None where none are."""
     trained = ImplantConfig.model_validate(card.training.get("crop", {}).get("implant", {}))
     patches = folder or (trained.patches if Path(trained.patches).is_dir() else "")
     if Structure.NODULE not in card.network.structures or not patches:
         return None
-    measured = trained.as_measured((SMALLEST_MM, 60.0))
-    return Implanter.of_side(measured.model_copy(update={"patches": patches}), "test")
+    return trained.as_measured((SMALLEST_MM, 60.0)).model_copy(update={"patches": patches})
 
 
 def nodule_scores(

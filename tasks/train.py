@@ -13,7 +13,6 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from cxr_models.crops import CropConfig, draws
 from cxr_models.crops import digest as draws_digest
-from cxr_models.inference import InferenceConfig
 from cxr_models.package import save_package
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.training import Report, TrainConfig, TrainingData, describe, fit
@@ -92,7 +91,6 @@ def train(
     shards: Sequence[PreparedShard],
     preprocess: PreprocessConfig,
     network: SegmentationConfig,
-    inference: InferenceConfig,
     config: TrainConfig,
     model_name: str,
     device: str,
@@ -110,7 +108,7 @@ def train(
     on_step = _step_reporter(tracker, run_id)
     training = fit(data, network, config, checkpoint, report, on_step=on_step, device=device, tracking_run=run_id)
     fields = card_fields(cohort, preprocess, network, config, model_name)
-    fields |= {"epochs": training.epoch, "inference": inference}
+    fields |= {"epochs": training.epoch}
     card = save_package(out / "package", training.weights, fields)
     with replacing(out / "history.json") as part:
         part.write_text(json.dumps(training.history), encoding="utf-8")
