@@ -1,6 +1,7 @@
 """Radiographs on disk: rows that read back, a seed that decides, refusals, and a folder that appears as a whole."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from cxr_models.simulate import folder as folder_module
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import case_key, simulate_case, simulate_folder
+from cxr_models.simulate.variation import VariationConfig
 from data_catalog.ct.case import CtCase
 from data_catalog.digest import file_digest
 from data_catalog.examples import ct_labels
@@ -72,6 +74,36 @@ def test_a_seed_decides_every_byte_and_count_does_not(cases, made, tmp_path):
     assert made[1].samples[0].image_sha256 != made[1].samples[1].image_sha256
     keys = {case_key(case, config) for case in cases for config in (CONFIG, CONFIG.model_copy(update={"seed": 1}))}
     assert len(keys) == 6
+
+
+def test_radiographs_are_spread_over_bodies_and_count_does_not_matter(cases, made, tmp_path):
+    variation = VariationConfig(width=(0.8, 1.2), lung_density=(0.7, 1.6))
+    config = SimulationConfig(count=5, bodies=2, size=64, variation=variation, rotation_deg=0, shift_mm=0, field=(1, 1))
+    seen = []
+    five = simulate_case(cases[0], config, tmp_path / "five", lambda: seen.append(1)).samples
+    assert len(five) == len(seen) == 5
+    assert [Path(sample.image_path).stem[-4:] for sample in five] == ["0000", "0001", "0002", "0003", "0004"]
+    four = simulate_case(cases[0], config.model_copy(update={"count": 4}), tmp_path / "four").samples
+    assert [sample.image_sha256 for sample in four] == [sample.image_sha256 for sample in five[:4]]
+    # one geometry and no turn: the lungs of a body are the same in all of its radiographs
+    lungs = [[mask.sha256 for mask in sample.masks if mask.structure is Structure.LUNG] for sample in five]
+    widths = [np.ptp(np.nonzero(read_masks(s.with_(height=64, width=64)).masks[Structure.LUNG])[1]) for s in five]
+    assert widths[0] == pytest.approx(widths[2], abs=1)
+    assert widths[0] == pytest.approx(widths[4], abs=1)
+    assert widths[1] == pytest.approx(widths[3], abs=1)
+    assert lungs[0] != lungs[1]
+    assert len({sample.image_sha256 for sample in five}) == 5
+    assert {sample.patient_id for sample in five} == {cases[0].patient_id}
+    assert case_key(cases[0], config) != case_key(cases[0], config.model_copy(update={"bodies": 3}))
+    wider = config.model_copy(update={"variation": variation.model_copy(update={"bend_mm": 5.0})})
+    assert case_key(cases[0], config) != case_key(cases[0], wider)
+
+
+def test_bodies_and_variation_go_together():
+    with pytest.raises(ValidationError, match="together"):
+        SimulationConfig(bodies=2)
+    with pytest.raises(ValidationError, match="together"):
+        SimulationConfig(variation=VariationConfig(bend_mm=5))
 
 
 def test_a_ct_that_cannot_be_read_is_refused_and_the_others_go_on(cases, tmp_path):
@@ -164,7 +196,18 @@ def test_a_killed_run_goes_on_where_it_stopped(cases, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"voxels": 3}, {"kvp": (120, 100)}, {"size": 65}, {"views": ()}, {"scatter": (0, 1)}, {"mas": (0, 1)}]
+    "wrong",
+    [
+        {"voxels": 3},
+        {"veil": (0, 2)},
+        {"tones": ("film",)},
+        {"unsharp": (-1, 1)},
+        {"kvp": (120, 100)},
+        {"size": 65},
+        {"views": ()},
+        {"scatter": (0, 1)},
+        {"mas": (0, 1)},
+    ],
 )
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValidationError):
