@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,9 @@ from cxr_models.augment import AugmentConfig, augment
 from cxr_models.inference import ask
 from cxr_models.metrics import overlap
 from cxr_models.predictor import Segmenter
-from cxr_models.quality import QualityModel, fit_quality
+from cxr_models.quality import Judged, QualityModel, Reals, Signs, fit_quality, shape_of
 from cxr_models.training_data import TrainingData
-from data_catalog.preprocess import IGNORE
+from data_catalog.preprocess import IGNORE, PreprocessConfig
 from data_catalog.radiograph import Structure
 
 HARDEST = AugmentConfig(
@@ -38,6 +38,11 @@ HARDEST = AugmentConfig(
     jpeg=0.5,
 )
 """Far beyond what networks are trained with: a good part of the masks come out bad."""
+
+LEAST_CASES, LEAST_SHAPES = 20, 10
+"""With fewer images whose truth is known, or fewer right masks among them, a structure gets no estimate."""
+MILD = 0.6
+"""Severity up to which an image's true mask has a shape as radiographs have it."""
 
 
 class AssessmentConfig(BaseModel):
@@ -65,7 +70,8 @@ def assess(
     """Fit the estimate of each structure's Dice on degraded training and validation images.
 
     Every image gets a severity between none and :data:`HARDEST`; validation images come up as often as there are
-    others. Shapes are learned from masks of mildly changed images.
+    others. Shapes are learned from masks of mildly changed images. What counts is the network's own mask: another
+    model's lungs, which `cxr predict` tidies ribs with, are no part of it.
 
     Args:
         segmenter: the model, trained.
@@ -77,32 +83,52 @@ def assess(
         A model per structure; without those of which too few images know the truth.
     """
     generator = torch.Generator().manual_seed(config.seed)
+    held_back = set(data.val)
     rows = [*data.train, *list(data.val) * max(1, len(data.train) // max(1, len(data.val)))]
-    seen: dict[Structure, list[tuple]] = {structure: [] for structure in segmenter.card.network.structures}
+    seen = {structure: _Seen([], []) for structure in segmenter.card.network.structures}
     for _ in range(config.samples):
         row = rows[int(torch.randint(len(rows), (), generator=generator))]
-        images, labels = data.validation([row])
-        changed = degraded(images, labels, generator)
-        grid = changed.images[0, 0].numpy()
-        grid = grid * 2 - 1 if data.preprocess.value_range == "signed" else grid
-        answers = ask(segmenter.network, grid, segmenter.card.inference, segmenter.device)
-        planes = segmenter.planes(answers)
-        for channel, structure in enumerate(segmenter.card.network.structures):
-            truth = changed.labels[0, channel].numpy()
-            if (truth == IGNORE).all():
-                continue
-            dice = overlap(planes[structure] > 0.5, truth == 1, truth == IGNORE).dice
-            answer = (answers.probabilities[:, channel], planes[structure])
-            seen[structure].append((answer, dice, truth == 1, changed.severity))
+        changed = degraded(*data.validation([row]), generator)
+        _look(segmenter, changed, data.preprocess, row in held_back, seen)
         on_image()
-    found = {}
-    for structure, cases in seen.items():
-        shapes = [truth for _, _, truth, severity in cases if severity < 0.6 and truth.any()]
-        if len(cases) >= 20 and len(shapes) >= 10:
-            answers_of, dices = [case[0] for case in cases], [case[1] for case in cases]
-            bad = config.bad.get(structure, 0.9)
-            found[structure] = fit_quality(answers_of, dices, shapes, false_alarms=config.false_alarms, bad=bad)
-    return found
+    return {
+        structure: fit_quality(
+            found.cases, found.shapes, false_alarms=config.false_alarms, bad=config.bad.get(structure, 0.9)
+        )
+        for structure, found in seen.items()
+        if len(found.cases) >= LEAST_CASES and len(found.shapes) >= LEAST_SHAPES
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Masks of one structure, and shapes of right ones: few numbers each, where an answer takes megabytes."""
+
+    cases: list[Judged]
+    shapes: list[Reals]
+
+
+def _look(
+    segmenter: Segmenter,
+    changed: Degraded,
+    preprocess: PreprocessConfig,
+    held_back: bool,
+    seen: Mapping[Structure, _Seen],
+) -> None:
+    """Ask about a degraded image, and keep what is seen of each structure whose truth is known."""
+    grid = changed.images[0, 0].numpy()
+    grid = grid * 2 - 1 if preprocess.value_range == "signed" else grid
+    answers = ask(segmenter.network, grid, segmenter.card.inference, segmenter.device)
+    planes = segmenter.planes(answers)
+    for channel, (structure, found) in enumerate(seen.items()):
+        labels = changed.labels[0, channel].numpy()
+        truth, unsure = labels == 1, labels == IGNORE
+        if unsure.all():
+            continue
+        dice = overlap(planes[structure] > 0.5, truth, unsure).dice
+        found.cases.append(Judged(Signs.of(answers.probabilities[:, channel], planes[structure]), dice, held_back))
+        if changed.severity < MILD and truth.any():
+            found.shapes.append(shape_of(truth))
 
 
 @dataclass(frozen=True, slots=True)

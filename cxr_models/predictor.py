@@ -15,7 +15,7 @@ from cxr_models.anatomy import keep_lungs, split_lungs, tidy_ribs
 from cxr_models.detection import Candidate, find_candidates, on_radiograph
 from cxr_models.inference import Answers, ask
 from cxr_models.package import ModelCard, load_package
-from cxr_models.pose import Pose, find_pose, point_turned_back, turned_back, upright
+from cxr_models.pose import SURE_OF_POSE, Pose, find_pose, point_turned_back, turned_back, upright
 from cxr_models.segmentation import TURNS, on_device
 from data_catalog.images.geometry import Letterbox
 from data_catalog.preprocess import preprocess
@@ -24,8 +24,6 @@ from data_catalog.radiograph import MaskSet, Radiograph, Structure
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 
-SURE_OF_POSE = 0.9
-"""Below this certainty the network is asked again, with the image in every pose."""
 LUNG_MARGIN = 0.02
 """Nodule candidates lie in the lungs or within this share of the grid's side from them."""
 
@@ -38,7 +36,7 @@ class Prediction:
         masks: structure -> bool (H, W), at the radiograph's own size, as it came.
         confidence: mean over the pixels of 2 * |probability - 0.5| in and near each mask, in [0, 1].
         quality: estimated Dice of each mask, in [0, 1]; only of models that estimate it.
-        review: structures whose estimate is below the model's threshold.
+        review: structures whose estimate is below the model's threshold; all of them where the pose is uncertain.
         parts: "left" and "right" lung, bool (H, W): the patient's, where the model segments lungs.
         candidates: of nodules, the strongest first; None where the model looks for none.
         present: probability that there is a nodule; None where the model does not say.
@@ -109,7 +107,7 @@ class Segmenter:
         around = None if lung is None or not lung.any() else box.apply_labels(lung.astype(np.uint8)) > 0
         planes = self.planes(answers, around)
         masks = {structure: box.invert(plane) > 0.5 for structure, plane in planes.items()}
-        quality = self._quality(answers, planes)
+        quality = self._quality(answers, planes if around is None else self.planes(answers))
         thresholds = {structure: model.threshold for structure, model in self.card.quality.items()}
         return Prediction(
             masks=MaskSet(masks),
@@ -137,6 +135,7 @@ class Segmenter:
         return planes
 
     def _quality(self, answers: Answers, planes: Mapping[Structure, Floats]) -> dict[Structure, float]:
+        """Estimated Dice of each of ``planes``, which are the network's own: the estimate was fitted on such."""
         channels = {structure: index for index, structure in enumerate(self.card.network.structures)}
         return {
             structure: model.estimate(answers.probabilities[:, channels[structure]], planes[structure])
@@ -155,7 +154,10 @@ class Segmenter:
 
 
 def turn_back(prediction: Prediction, pose: Pose) -> Prediction:
-    """What was said of an upright radiograph, for the radiograph as it came; "left" and "right" stay the patient's."""
+    """What was said of an upright radiograph, for the radiograph as it came; "left" and "right" stay the patient's.
+
+    Where the pose is uncertain, every structure is marked for review.
+    """
 
     def back(mask: Mask) -> Mask:
         return np.asarray(turned_back(mask, pose), np.bool_)
@@ -172,7 +174,7 @@ def turn_back(prediction: Prediction, pose: Pose) -> Prediction:
         masks=MaskSet({structure: back(mask) for structure, mask in prediction.masks.masks.items()}),
         confidence=prediction.confidence,
         quality=prediction.quality,
-        review=prediction.review,
+        review=tuple(prediction.masks.masks) if pose.uncertain else prediction.review,
         parts={name: back(mask) for name, mask in prediction.parts.items()},
         candidates=candidates,
         present=prediction.present,

@@ -1,15 +1,18 @@
 """How good a predicted mask probably is, without the truth: an estimated Dice, and a threshold for a second look.
 
-Three things are asked of a mask. Is the network sure: the Dice that its own probabilities expect. Does it stay with its
-answer: the agreement between mirrored and zoomed images (test-time augmentation as a test of doubt, Wang et al. 2019).
+Four things are asked of a mask. Is the network sure: the Dice that its own probabilities expect. Does it stay with its
+answer: the agreement between mirrored and zoomed images (test-time augmentation as a test of doubt, Wang et al. 2019),
+in the mean and of the one that agrees least.
 Does it look like the anatomy: the distance of its shape from those of the training masks. A linear model turns the
-logarithms of the three into the logarithm of 1 - Dice; it is fitted on images that the network was not trained on, as
-they are and badly degraded, so that it has seen failures (compare Kohlberger et al. 2012; Robinson et al. 2019).
+logarithms of these into the logarithm of 1 - Dice. It is fitted on images of the training and of the validation side,
+as they are and badly degraded, so that it has seen failures (compare Kohlberger et al. 2012; Robinson et al. 2019). The
+threshold is set on validation images alone, where there are enough: a network is surer of images it was trained on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,8 +24,48 @@ Reals = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 FEATURES = ("doubt", "disagreement", "worst_disagreement", "oddity")
+ENOUGH_HELD_BACK = 20
+"""So many good masks of validation images set the threshold by themselves."""
 _LEAST = 1e-3
 _SHAPE_SIDE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signs:
+    """What of a network's answer tells how good the mask is: a few numbers, where the answer itself is large.
+
+    Attributes:
+        doubt: 1 - the expected Dice (:func:`expected_dice`).
+        disagreement, worst_disagreement: 1 - Dice of the mask with each way of asking: mean and largest.
+        shape: (9,) float64, as :func:`shape_of` has it.
+    """
+
+    doubt: float
+    disagreement: float
+    worst_disagreement: float
+    shape: Reals
+
+    @classmethod
+    def of(cls, probabilities: Floats, plane: Floats) -> Signs:
+        """Look at the mask ``plane`` > 0.5.
+
+        Args:
+            probabilities: (N, S, S) float32 in [0, 1], the network's answers, each way it was asked.
+            plane: (S, S) float32, what became of their mean by the network alone.
+        """
+        mask = plane > 0.5
+        doubt = 1 - expected_dice(np.asarray(probabilities.mean(axis=0)), mask)
+        apart = [1 - _dice(answer > 0.5, mask) for answer in probabilities]
+        return cls(doubt, float(np.mean(apart)), float(np.max(apart)), shape_of(mask))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A mask whose true Dice is known; ``held_back`` where nothing was trained on its image."""
+
+    signs: Signs
+    dice: float
+    held_back: bool = True
 
 
 class QualityModel(BaseModel):
@@ -55,15 +98,12 @@ class QualityModel(BaseModel):
 
         Args:
             probabilities: (N, S, S) float32 in [0, 1], the network's answers, each way it was asked.
-            plane: (S, S) float32, what became of their mean.
+            plane: (S, S) float32, what became of their mean by the network alone: no other model's lungs in it.
         """
-        features = self.features(probabilities, plane)
+        signs = Signs.of(probabilities, plane)
+        features = _features(signs, np.array(self.shape_mean), np.array(self.shape_precision))
         value = self.bias + float(np.dot((features - self.mean) / self.scale, self.weights))
         return float(np.clip(1 - np.exp(value), 0, 1))
-
-    def features(self, probabilities: Floats, plane: Floats) -> Reals:
-        """(4,) float64: logarithms of :data:`FEATURES`."""
-        return _features(probabilities, plane, np.array(self.shape_mean), np.array(self.shape_precision))
 
 
 def expected_dice(probability: Floats, mask: Mask) -> float:
@@ -102,13 +142,12 @@ def shape_of(mask: Mask) -> Reals:
     return np.array([np.log(area / small.size), row, column, tall, wide, left, np.log(area / hull), upper, edge])
 
 
-def _features(probabilities: Floats, plane: Floats, shape_mean: Reals, shape_precision: Reals) -> Reals:
-    mask = plane > 0.5
-    doubt = 1 - expected_dice(np.asarray(probabilities.mean(axis=0)), mask)
-    apart = [1 - _dice(answer > 0.5, mask) for answer in probabilities]
-    away = shape_of(mask) - shape_mean
+def _features(signs: Signs, shape_mean: Reals, shape_precision: Reals) -> Reals:
+    """(4,) float64: logarithms of :data:`FEATURES`."""
+    away = signs.shape - shape_mean
     oddity = float(away @ shape_precision @ away) / len(away)
-    return np.log(np.maximum([doubt, float(np.mean(apart)), float(np.max(apart)), 0.1 * oddity], _LEAST))
+    found = [signs.doubt, signs.disagreement, signs.worst_disagreement, 0.1 * oddity]
+    return np.log(np.maximum(found, _LEAST))
 
 
 def _dice(one: Mask, other: Mask) -> float:
@@ -117,43 +156,34 @@ def _dice(one: Mask, other: Mask) -> float:
 
 
 def fit_quality(
-    answers: Sequence[tuple[Floats, Floats]],
-    dice: Sequence[float],
-    truths: Sequence[Mask],
-    *,
-    false_alarms: float = 0.1,
-    bad: float = 0.9,
+    cases: Sequence[Judged], shapes: Sequence[Reals], *, false_alarms: float = 0.1, bad: float = 0.9
 ) -> QualityModel:
     """Fit the estimate on masks whose Dice is known.
 
     Args:
-        answers: (probabilities (N, S, S), plane (S, S)) of each mask.
-        dice: their Dice.
-        truths: (S, S) bool, right masks, of which shapes are learned; at least ten.
-        false_alarms: the share of good masks that may be marked for review: sets the threshold.
+        cases: the masks.
+        shapes: (9,) float64 each, :func:`shape_of` right masks; at least ten.
+        false_alarms: the share of good masks that may be marked for review: sets the threshold, on masks that were held
+            back where at least :data:`ENOUGH_HELD_BACK` of those are good.
         bad: Dice below which a mask is bad.
 
     Raises:
-        ValueError: too few of either, or other numbers of them.
+        ValueError: too few of either.
     """
-    if len(answers) != len(dice) or len(answers) < len(FEATURES) + 1 or len(truths) < 10:
+    if len(cases) < len(FEATURES) + 1 or len(shapes) < 10:
         raise ValueError(
-            f"Expected a Dice per answer, at least {len(FEATURES) + 1} and 10 right masks, but got {len(answers)} "
-            f"answers, {len(dice)} Dice and {len(truths)} masks"
+            f"Expected at least {len(FEATURES) + 1} masks with their Dice and shapes of 10 right ones, but got "
+            f"{len(cases)} and {len(shapes)}. Assess more images."
         )
-    shapes = np.stack([shape_of(mask) for mask in truths])
-    shape_mean = shapes.mean(axis=0)
-    covariance = np.cov(shapes.T) + np.diag(np.maximum(0.05 * shapes.var(axis=0), 1e-6))
-    precision = np.asarray(np.linalg.inv(covariance), np.float64)
-    seen = np.stack([_features(probabilities, plane, shape_mean, precision) for probabilities, plane in answers])
+    shape_mean, precision = _spread_of(np.stack(shapes))
+    seen = np.stack([_features(case.signs, shape_mean, precision) for case in cases])
+    dice = np.array([case.dice for case in cases])
     mean, scale = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-3)
-    target = np.log(np.maximum(1 - np.asarray(dice, float), _LEAST))
-    inputs = (seen - mean) / scale
+    inputs, target = (seen - mean) / scale, np.log(np.maximum(1 - dice, _LEAST))
     ridge = inputs.T @ inputs + 0.01 * len(inputs) * np.eye(len(FEATURES))
     weights = np.linalg.solve(ridge, inputs.T @ (target - target.mean()))
     estimated = np.clip(1 - np.exp(target.mean() + inputs @ weights), 0, 1)
-    good = np.asarray(dice) >= bad
-    threshold = float(np.quantile(estimated[good], false_alarms)) if good.any() else bad
+    good, held_back = dice >= bad, np.array([case.held_back for case in cases])
     return QualityModel(
         shape_mean=tuple(map(float, shape_mean)),
         shape_precision=tuple(tuple(map(float, row)) for row in precision),
@@ -161,8 +191,22 @@ def fit_quality(
         scale=tuple(map(float, scale)),
         weights=tuple(map(float, weights)),
         bias=float(target.mean()),
-        threshold=threshold,
+        threshold=_threshold(estimated, good, held_back, false_alarms) if good.any() else bad,
         bad_below=bad,
-        n=len(dice),
+        n=len(cases),
         bad=int((~good).sum()),
     )
+
+
+def _spread_of(shapes: Reals) -> tuple[Reals, Reals]:
+    """Mean (9,) and inverse covariance (9, 9) of shapes (N, 9); a little wider than they are, so that it has one."""
+    covariance = np.cov(shapes.T) + np.diag(np.maximum(0.05 * shapes.var(axis=0), 1e-6))
+    return shapes.mean(axis=0), np.asarray(np.linalg.inv(covariance), np.float64)
+
+
+def _threshold(
+    estimated: Reals, good: npt.NDArray[np.bool_], held_back: npt.NDArray[np.bool_], false_alarms: float
+) -> float:
+    """The estimate below which ``false_alarms`` of the good masks lie."""
+    chosen = good & held_back
+    return float(np.quantile(estimated[chosen if chosen.sum() >= ENOUGH_HELD_BACK else good], false_alarms))

@@ -1,8 +1,12 @@
 """Assessment: a trained network learns when its masks are bad."""
 
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 
+from cxr_models import assessment
 from cxr_models.assessment import HARDEST, AssessmentConfig, _weaker, assess
 from cxr_models.augment import AugmentConfig, augment
 from cxr_models.inference import ask
@@ -37,6 +41,35 @@ def test_estimates_fall_with_the_dice(segmenter, tiny_data):
         estimated.append(found.estimate(answers.probabilities[:, 0], plane))
         true.append(overlap(plane > 0.5, changed.labels[0, 0].numpy() == 1).dice)
     assert torch.corrcoef(torch.tensor([estimated, true]))[0, 1] > 0.4
+
+
+def test_answers_are_not_kept_but_a_few_numbers_of_each(segmenter, tiny_data, monkeypatch):
+    alive = []
+
+    def watched(*arguments):
+        answers = ask(*arguments)
+        alive.append(weakref.ref(answers.probabilities))
+        assert sum(answer() is not None for answer in alive) <= 2  # this one, and that of the image before
+        return answers
+
+    monkeypatch.setattr(assessment, "ask", watched)
+    assert assess(segmenter, tiny_data, AssessmentConfig(samples=30))[Structure.LUNG].n == 30
+
+
+def test_validation_images_are_told_from_training_images(segmenter, tiny_data, monkeypatch):
+    given = []
+    fit_quality = assessment.fit_quality
+
+    def watched(cases, shapes, **options):
+        given.extend(case.held_back for case in cases)
+        return fit_quality(cases, shapes, **options)
+
+    monkeypatch.setattr(assessment, "fit_quality", watched)
+    assess(segmenter, tiny_data, AssessmentConfig(samples=60))
+    assert 0.3 < sum(given) / len(given) < 0.7  # three rows, each as often as three of the nine others
+    given.clear()
+    assess(segmenter, replace(tiny_data, val=[]), AssessmentConfig(samples=30))
+    assert not any(given)
 
 
 def test_one_seed_gives_one_model(segmenter, tiny_data):

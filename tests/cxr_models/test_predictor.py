@@ -67,3 +67,33 @@ def test_masks_come_back_to_how_the_image_lay(segmenter, turns, reversed_):
     expected = np.rot90(pixels == 1.0, turns)
     np.testing.assert_array_equal(prediction.masks.masks[Structure.LUNG], expected)
     np.testing.assert_array_equal(prediction.parts["right"], np.rot90((pixels == 1.0) & (np.arange(64) < 32), turns))
+
+
+class CountsPixels:
+    """An estimate that tells which plane it was given."""
+
+    threshold = 0.5
+
+    def estimate(self, probabilities, plane):
+        return float((plane > 0.5).mean())
+
+
+def test_estimates_are_of_the_networks_own_mask_whoever_found_the_lungs(segmenter):
+    class SeesBars(torch.nn.Module):
+        config = SegmentationConfig(structures=(Structure.RIB,), channels=(4, 8))
+
+        def forward(self, images):
+            return 20 * (images - 0.5), images.new_zeros((len(images), 0))
+
+    segmenter.network = SeesBars()
+    quality = {Structure.RIB: CountsPixels()}
+    segmenter.card = segmenter.card.model_copy(update={"network": SeesBars.config, "quality": quality})
+    pixels = np.zeros((64, 64), np.float32)
+    pixels[[10, 11, 12, 30, 31, 32, 50, 51, 52]] = 1.0
+    lung = np.zeros((64, 64), bool)
+    lung[5:15, 5:60] = True
+    image = Radiograph(pixels, sha256="0" * 64)
+    alone, with_lungs = segmenter.predict_upright(image), segmenter.predict_upright(image, lung)
+    ribs = [prediction.masks.masks[Structure.RIB] for prediction in (alone, with_lungs)]
+    assert ribs[1].sum() < ribs[0].sum()
+    assert alone.quality[Structure.RIB] == with_lungs.quality[Structure.RIB] == pytest.approx(ribs[0].mean())

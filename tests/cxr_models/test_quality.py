@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_models.metrics import overlap
-from cxr_models.quality import expected_dice, fit_quality, shape_of
+from cxr_models.quality import ENOUGH_HELD_BACK, Judged, Signs, expected_dice, fit_quality, shape_of
 
 
 def lungs(rng: np.random.Generator, side: int = 64) -> np.ndarray:
@@ -38,9 +38,15 @@ def cases():
     return truths, answers, dice
 
 
+def fitted(truths, answers, dice, held_back=None, **options):
+    held_back = [True] * len(dice) if held_back is None else held_back
+    cases = [Judged(Signs.of(*item), *known) for item, *known in zip(answers, dice, held_back, strict=True)]
+    return fit_quality(cases, [shape_of(truth) for truth in truths], **options)
+
+
 def test_it_estimates_the_dice_of_masks_that_it_was_not_fitted_on(cases):
     truths, answers, dice = cases
-    model = fit_quality(answers[::2], dice[::2], truths)
+    model = fitted(truths, answers[::2], dice[::2])
     estimated = np.array([model.estimate(*item) for item in answers[1::2]])
     assert np.corrcoef(estimated, dice[1::2])[0, 1] > 0.8
     bad = np.array(dice[1::2]) < 0.9
@@ -51,14 +57,31 @@ def test_it_estimates_the_dice_of_masks_that_it_was_not_fitted_on(cases):
 
 def test_the_threshold_marks_the_share_of_good_masks_that_was_asked_for(cases):
     truths, answers, dice = cases
-    model = fit_quality(answers, dice, truths, false_alarms=0.1)
+    model = fitted(truths, answers, dice, false_alarms=0.1)
     good = [model.estimate(*item) for item, value in zip(answers, dice, strict=True) if value >= 0.9]
     assert np.mean(np.array(good) < model.threshold) == pytest.approx(0.1, abs=0.04)
 
 
+def test_the_threshold_comes_from_held_back_masks_where_there_are_enough(cases):
+    truths, answers, dice = cases
+    good = [index for index, value in enumerate(dice) if value >= 0.6]
+    assert len(good) > ENOUGH_HELD_BACK + 5
+
+    def threshold(*chosen: int) -> float:
+        held_back = [index in chosen for index in range(len(dice))]
+        return fitted(truths, answers, dice, held_back, bad=0.6).threshold
+
+    model = fitted(truths, answers, dice, bad=0.6)
+    best = sorted(good, key=lambda index: model.estimate(*answers[index]))[-ENOUGH_HELD_BACK:]
+    expected = np.quantile([model.estimate(*answers[index]) for index in best], 0.1)
+    assert threshold(*best) == pytest.approx(expected)
+    assert threshold(*best) > model.threshold
+    assert threshold(*best[1:]) == model.threshold
+
+
 def test_a_confident_mask_of_an_odd_shape_is_estimated_lower(cases):
     truths, answers, dice = cases
-    model = fit_quality(answers, dice, truths)
+    model = fitted(truths, answers, dice)
     half = truths[0] & (np.arange(64) < 32)
     right, odd = (np.where(mask, 0.99, 0.01).astype(np.float32) for mask in (truths[0], half))
     assert model.estimate(odd[None], odd) < model.estimate(right[None], right)
@@ -66,7 +89,7 @@ def test_a_confident_mask_of_an_odd_shape_is_estimated_lower(cases):
 
 def test_it_survives_the_card(cases):
     truths, answers, dice = cases
-    model = fit_quality(answers, dice, truths)
+    model = fitted(truths, answers, dice)
     again = type(model).model_validate_json(model.model_dump_json())
     assert again.estimate(*answers[3]) == model.estimate(*answers[3])
 
@@ -91,4 +114,4 @@ def test_empty_masks_have_a_shape_and_an_expectation():
 def test_too_few_masks_are_an_error(cases):
     truths, answers, dice = cases
     with pytest.raises(ValueError, match="at least"):
-        fit_quality(answers[:2], dice[:2], truths)
+        fitted(truths, answers[:2], dice[:2])
