@@ -1,4 +1,4 @@
-"""The command line: ``cxr run``, ``cxr predict``, ``cxr doctor``, ``cxr up``.
+"""The command line ``cxr``: run, predict, doctor and up are here; train, evaluate, simulate, data and calibrate beside.
 
 Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs were refused.
 """
@@ -21,8 +21,9 @@ from flows.cli_data import data_app
 from flows.cli_evaluate import evaluate
 from flows.cli_simulate import simulate
 from flows.cli_train import train
+from flows.home import UsageError, usable_settings
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
-from flows.settings import Settings, apply_environment, load_settings
+from flows.settings import Settings, apply_environment
 
 app = typer.Typer(
     name="cxr",
@@ -91,7 +92,7 @@ def run(
     from flows.run import run_main_job, summary_text
 
     with reporting_errors(as_json):
-        settings = _settings(home)
+        settings = usable_settings(home)
         given = {"workers": workers, "mix_conventions": mix_conventions}
         options = {name: value for name, value in given.items() if value}
         files = [config] if config else []
@@ -110,12 +111,17 @@ def predict(
     model: Annotated[
         str,
         typer.Option(
-            help="auto (the better of the registry's champion and the bundled model), bundled, an alias, or a folder."
+            help="auto (the better of the registry's champion and the bundled model), bundled, a bundled model's name, "
+            "an alias, or a folder."
         ),
     ] = "auto",
     structures: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="What to segment: lung, rib, nodule, with commas.", show_default="all"),
+        typer.Option(
+            metavar="NAMES",
+            help="What to segment: lung, rib, nodule, with commas.",
+            show_default="all, or what --model segments",
+        ),
     ] = None,
     home: Home = None,
     sixteen_bit_png: Annotated[
@@ -128,7 +134,7 @@ def predict(
     with reporting_errors(as_json):
         if not any(path.exists() or path.is_symlink() for path in paths):
             raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
-        settings = _settings(home)
+        settings = usable_settings(home)
         apply_environment(settings)
         warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
         wanted = _structures(structures)
@@ -137,12 +143,12 @@ def predict(
     raise typer.Exit(PARTLY if summary["refused"] else DONE)
 
 
-def _structures(names: str | None) -> tuple[Structure, ...]:
-    """``--structures`` as structures, each once; without it all that a model ships for."""
-    from tasks.models import MODEL_NAMES, bundled_structures
+def _structures(names: str | None) -> tuple[Structure, ...] | None:
+    """``--structures`` as structures, each once; None without it."""
+    from tasks.models import MODEL_NAMES
 
     if names is None:
-        return bundled_structures()
+        return None
     known = {structure.value: structure for structure in MODEL_NAMES}
     asked = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in asked if name not in known]
@@ -155,17 +161,16 @@ def _structures(names: str | None) -> tuple[Structure, ...]:
 def _predict(
     paths: list[Path],
     out: Path,
-    model: tuple[str, tuple[Structure, ...]],
+    model: tuple[str, tuple[Structure, ...] | None],
     settings: Settings,
     sixteen_bit: bool,
     quiet: bool,
 ) -> dict[str, Any]:
     from flows.console import showing_progress
-    from flows.home import UsageError
-    from tasks.models import find_models
+    from tasks.models import find_models, structures_of
     from tasks.predict import predict_all, summarise
 
-    wanted, structures = model
+    wanted, structures = model[0], model[1] or structures_of(model[0])
     models = find_models(wanted, structures, settings.mlflow_tracking_uri, settings.home)
     with showing_progress(quiet):
         results = predict_all(paths, out, models, structures, sixteen_bit=sixteen_bit)
@@ -186,9 +191,11 @@ def _show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: b
     console.print(
         f"{summary['done']} done, {summary['refused']} refused with {summary['model']}; results in {out}",
         highlight=False,
+        markup=False,
     )
     if summary["review"]:
-        console.print(f"{len(summary['review'])} need a look: a mask's estimated Dice is low (`review` in {out})")
+        why = "a mask's estimated Dice is low, or how the image lies is uncertain"
+        console.print(f"{len(summary['review'])} need a look: {why} (`review` in {out})", highlight=False, markup=False)
 
 
 @app.command()
@@ -197,7 +204,7 @@ def doctor(home: Home = None, as_json: AsJson = False, quiet: Quiet = False) -> 
     from flows.doctor import examine, show
 
     with reporting_errors(as_json):
-        settings = _settings(home)
+        settings = usable_settings(home)
         apply_environment(settings)
         findings = examine(settings)
     if as_json:
@@ -213,17 +220,8 @@ def up(home: Home = None) -> None:
     from flows.up import up as start
 
     with reporting_errors(False):
-        code = start(_settings(home))
+        code = start(usable_settings(home))
     raise typer.Exit(code)
-
-
-def _settings(home: Path | None) -> Settings:
-    from flows.home import UsageError
-
-    try:
-        return load_settings(home)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli_data import source_spec
-from flows.home import UsageError, check_home
+from flows.home import UsageError, check_home, usable_settings
 from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
-from flows.settings import Settings, apply_environment, load_settings
+from flows.settings import Settings, apply_environment
 
 if TYPE_CHECKING:
     from flows.evaluate_job import EvaluateConfig
@@ -87,10 +87,7 @@ def _evaluate(
     specs = [source_spec(text) for text in sources]
     if out is not None and out.exists():
         raise UsageError(f"Expected {out} not to exist, but it does. Remove it, or choose another --out.")
-    try:
-        settings = load_settings(home)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    settings = usable_settings(home)
     check_home(settings.home)
     apply_environment(settings)
     folder = _run(_config(specs, asked), out and out.absolute(), settings, quiet)
@@ -163,7 +160,7 @@ def nodules_text(kind: str, record: dict[str, Any]) -> str:
     area = record["auc"]["value"]
     found = f"sensitivity {rates} false positives per image" if rates else "none to find"
     return f"{kind} nodules: {record['lesions']} on {record['images']} images; {found}" + (
-        "" if area is None else f"; AUC of the head {area:.2f}"
+        "" if area is None else f"; AUC {area:.2f}"
     )
 
 

@@ -11,9 +11,8 @@ import typer
 from rich.console import Console
 
 from cxr_models.bundled import recipe_of
-from flows.home import UsageError
+from flows.home import usable_settings
 from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
-from flows.settings import Settings, load_settings
 
 
 class Target(StrEnum):
@@ -24,35 +23,41 @@ class Target(StrEnum):
     nodule = "nodule"
 
 
+Sources = Annotated[
+    list[str],
+    typer.Option("--source", "-s", metavar="KIND=PATH", help="Images to train on (`cxr data list`); repeatable."),
+]
+Nodules = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", exists=True, file_okay=False, help="CT patches of nodules, set into images as it trains."
+    ),
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="That share the training: one per GPU.", show_default="1")]
+Config = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="TOML with values over the recipe's (docs/configuration.md)."),
+]
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="All is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
+]
+Workers = Annotated[
+    str | None, typer.Option(help="Who converts and preprocesses, as in `cxr run`.", show_default="threads:2")
+]
+
+
 def train(
     target: Annotated[Target, typer.Argument(help="lung, rib or nodule.", show_default=False)],
-    source: Annotated[
-        list[str],
-        typer.Option("--source", "-s", metavar="KIND=PATH", help="Images to train on (`cxr data list`); repeatable."),
-    ],
-    nodules: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", exists=True, file_okay=False, help="CT patches of nodules, set into images as it trains."
-        ),
-    ] = None,
+    source: Sources,
+    nodules: Nodules = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images.", show_default="recipe")] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="That share the training: one per GPU.", show_default="1")
-    ] = None,
+    processes: Processes = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    config: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="TOML with values over the recipe's (docs/configuration.md)."),
-    ] = None,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="All is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
-    ] = None,
+    config: Config = None,
+    home: Home = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.")] = 0,
-    workers: Annotated[
-        str | None, typer.Option(help="Who converts and preprocesses, as in `cxr run`.", show_default="threads:2")
-    ] = None,
+    workers: Workers = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,16 +71,9 @@ def train(
     options = {"train": changes, "device": device} | ({"workers": workers} if workers else {})
     with reporting_errors(as_json):
         files = [recipe_of(f"cxr-{target.value}"), *([config] if config else [])]
-        summary = run_main_job(_settings(home), source, "demo", seed, files, quiet or as_json, options)
+        summary = run_main_job(usable_settings(home), source, "demo", seed, files, quiet or as_json, options)
     if as_json:
         print(json.dumps(summary.model_dump(mode="json") | {"recomputed": summary.recomputed}))
     elif not quiet:
-        Console(soft_wrap=True).print(summary_text(summary, _settings(home).home), highlight=False, markup=False)
+        Console(soft_wrap=True).print(summary_text(summary, usable_settings(home).home), highlight=False, markup=False)
     raise typer.Exit(PARTLY if summary.refused else DONE)
-
-
-def _settings(home: Path | None) -> Settings:
-    try:
-        return load_settings(home)
-    except ValueError as error:
-        raise UsageError(str(error)) from error

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.settings import Settings, load_settings
+
 
 class UsageError(ValueError):
     """What was asked for cannot be done as asked: exit code 2."""
@@ -15,6 +17,18 @@ class UsageError(ValueError):
 
 class HomeBusyError(RuntimeError):
     """Another run works in the same home."""
+
+
+def usable_settings(home: Path | None) -> Settings:
+    """Settings of a command from the environment and its ``--home``.
+
+    Raises:
+        UsageError: a variable has a value that cannot be used.
+    """
+    try:
+        return load_settings(home)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def check_home(home: Path) -> None:

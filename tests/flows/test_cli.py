@@ -79,3 +79,24 @@ def test_structures_are_chosen_and_a_wrong_name_is_exit_code_2(tmp_path, make_ch
         result = runner.invoke(app, [*asked, "--structures", wrong])
         assert result.exit_code == 2
         assert "expected names of lung, rib, nodule" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_brackets_in_a_path_are_printed_as_they_are(tmp_path, make_chest_image, home):
+    cv2.imwrite(str(tmp_path / "good.png"), make_chest_image(128, 3)[0])
+    out = tmp_path / "out[bold]"
+    result = runner.invoke(app, ["predict", str(tmp_path / "good.png"), "-o", str(out), "--model", "cxr-lung", *home])
+    assert result.exit_code == 0, result.output
+    assert "out[bold]" in result.output
+    assert "bundled cxr-lung" in result.output
+
+
+def test_a_setting_that_cannot_be_used_is_exit_code_2_in_every_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "ftp://x")
+    for command in (
+        ["doctor"],
+        ["train", "lung", "--source", "phantom"],
+        ["evaluate", "--source", f"dicom={tmp_path}"],
+    ):
+        result = runner.invoke(app, [*command, "--home", str(tmp_path / "h")])
+        assert result.exit_code == 2, result.output
+        assert "PREFECT_API_URL" in result.output
