@@ -40,8 +40,15 @@ class ChestReader:
         Args:
             radiograph: as read.
             structures: which to return; None for all that there are models for.
+
+        Raises:
+            ValueError: no structure, or one that there is no model for.
         """
         wanted = tuple(self.models) if structures is None else tuple(structures)
+        unknown = [structure for structure in wanted if structure not in self.models]
+        if unknown or not wanted:
+            got = ", ".join(unknown) or "nothing"
+            raise ValueError(f"Expected `structures` among {', '.join(self.models)}, but got {got}")
         lungs = self.models.get(Structure.LUNG)
         pose = (lungs or next(iter(self.models.values()))).find_pose(radiograph)
         straight = upright(radiograph, pose)

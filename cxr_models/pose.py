@@ -11,6 +11,9 @@ import torch
 from cxr_models.segmentation import TURNS
 from data_catalog.radiograph import Radiograph, Spacing
 
+SURE_OF_POSE = 0.9
+"""Below this certainty the network is asked again, with the image in every pose; and after that, a person."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pose:
@@ -27,10 +30,16 @@ class Pose:
     certainty: float = 1.0
 
     @property
+    def uncertain(self) -> bool:
+        """Whether a person has to look how the radiograph lies, and so at every mask of it."""
+        return self.certainty < SURE_OF_POSE
+
+    @property
     def flags(self) -> tuple[str, ...]:
-        """What a result says of it; nothing for an upright radiograph."""
+        """What a result says of it; nothing for a radiograph that is surely upright."""
         turned = (f"turned_{90 * self.turns}",) if self.turns else ()
-        return (*turned, "grey_levels_reversed") if self.reversed_ else turned
+        reversed_ = ("grey_levels_reversed",) if self.reversed_ else ()
+        return (*turned, *reversed_, *(("pose_uncertain",) if self.uncertain else ()))
 
 
 def upright(radiograph: Radiograph, pose: Pose) -> Radiograph:

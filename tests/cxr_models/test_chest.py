@@ -6,6 +6,7 @@ import torch
 
 from cxr_models.chest import ChestReader
 from cxr_models.package import save_package
+from cxr_models.pose import Pose
 from cxr_models.segmentation import SegmentationConfig, build_network
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Radiograph, Structure
@@ -52,3 +53,25 @@ def test_a_model_of_something_else_is_refused(folders):
         ChestReader({Structure.LUNG: folders[Structure.RIB]})
     with pytest.raises(ValueError, match="at least one"):
         ChestReader({})
+
+
+def test_nothing_or_a_structure_without_a_model_is_refused(folders, radiograph):
+    reader = ChestReader({Structure.LUNG: folders[Structure.LUNG]})
+    with pytest.raises(ValueError, match="Expected `structures` among lung, but got nothing"):
+        reader.read(radiograph, ())
+    with pytest.raises(ValueError, match="Expected `structures` among lung, but got rib"):
+        reader.read(radiograph, [Structure.LUNG, Structure.RIB])
+
+
+def test_where_the_pose_is_uncertain_every_structure_is_marked_for_review(folders, radiograph, monkeypatch):
+    reader = ChestReader(folders)
+    for certainty, review, flags in (
+        (0.6, tuple(folders), ("turned_90", "pose_uncertain")),
+        (0.95, (), ("turned_90",)),
+    ):
+        monkeypatch.setattr(
+            reader.models[Structure.LUNG], "find_pose", lambda _, sure=certainty: Pose(1, certainty=sure)
+        )
+        found = reader.read(radiograph)
+        assert found.review == review
+        assert found.pose.flags == flags
