@@ -19,7 +19,7 @@ from cxr_models.detection import nodules_record
 from cxr_models.overlay import draw_structures, write_png
 from cxr_models.package import read_card
 from cxr_models.predictor import Prediction
-from data_catalog.atomic import replacing
+from data_catalog.atomic import replacing, replacing_folder
 from data_catalog.radiograph import Radiograph, Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.refusals import Reason, Refusal, text_of
@@ -49,8 +49,8 @@ class Job:
 
     @classmethod
     def of(cls, models: Mapping[Structure, FoundModel], structures: Sequence[Structure]) -> Job:
-        """Load ``models``; those of ``structures`` are named in the results."""
-        used = [models[structure] for structure in structures]
+        """Load ``models``; the results name those of ``structures``, and that of the lungs, which reads the pose."""
+        used = [models[structure] for structure in (*structures, Structure.LUNG) if structure in models]
         cards = [read_card(found.folder) for found in dict.fromkeys(used)]
         return cls(
             ChestReader({structure: found.folder for structure, found in models.items()}),
@@ -186,25 +186,25 @@ def _owner(folder: Path) -> str | None:
 def write_prediction(radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, job: Job) -> Result:
     """Write a mask per structure, ``nodules.json``, ``overlay.png`` and ``result.json`` of one input into ``folder``.
 
-    What an earlier call wrote there of structures that are not wanted now is removed: it is of other models.
+    The folder is replaced as a whole: masks, record and picture are of one call, also where it is interrupted.
     """
-    masks = {
-        name: mask for structure, mask in prediction.masks.masks.items() for name, mask in [(structure.value, mask)]
-    }
-    masks |= {f"lung_{side}": mask for side, mask in prediction.parts.items()}
-    for name in {*Structure, "lung_left", "lung_right"} - set(masks):
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    (folder / "nodules.json").unlink(missing_ok=True)
-    for name, mask in masks.items():
-        write_png(folder / f"{name}.png", mask.astype(np.uint8) * 255)
-    if prediction.candidates is not None:
-        _write_json(
-            folder / "nodules.json", nodules_record(prediction.candidates, prediction.present, radiograph.spacing)
-        )
-    picture = draw_structures(radiograph.pixels, prediction.masks.masks, prediction.candidates or (), side=1024)
-    write_png(folder / "overlay.png", picture)
     result = _result(radiograph, prediction, file, folder, job)
-    record = asdict(result) | {
+    masks = {structure.value: mask for structure, mask in prediction.masks.masks.items()}
+    masks |= {f"lung_{side}": mask for side, mask in prediction.parts.items()}
+    with replacing_folder(folder) as part:
+        for name, mask in masks.items():
+            write_png(part / f"{name}.png", mask.astype(np.uint8) * 255)
+        if prediction.candidates is not None:
+            record = nodules_record(prediction.candidates, prediction.present, radiograph.spacing)
+            _write_json(part / "nodules.json", record)
+        picture = draw_structures(radiograph.pixels, prediction.masks.masks, prediction.candidates or (), side=1024)
+        write_png(part / "overlay.png", picture)
+        _write_json(part / "result.json", _record(result, radiograph, prediction, job))
+    return result
+
+
+def _record(result: Result, radiograph: Radiograph, prediction: Prediction, job: Job) -> dict[str, Any]:
+    return asdict(result) | {
         "pose": {
             "turned_deg": 90 * prediction.pose.turns,
             "grey_levels_reversed": prediction.pose.reversed_,
@@ -213,8 +213,6 @@ def write_prediction(radiograph: Radiograph, prediction: Prediction, file: Path,
         "spacing_mm": spacing_record(radiograph.spacing),
         "limits": job.limits,
     }
-    _write_json(folder / "result.json", record)
-    return result
 
 
 def _result(radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, job: Job) -> Result:

@@ -26,16 +26,17 @@ class Result:
         reason, sentence: why it was refused.
         sha256: of its bytes.
         height, width, view: as read.
-        flags: of the image, how it lay ("turned_90", "grey_levels_reversed"), and "review" where a mask needs a look.
+        flags: of the image, how it lay ("turned_90", "grey_levels_reversed", "pose_uncertain"), and "review" where a
+            mask needs a look.
         structures: what was segmented.
-        review: structures whose estimated Dice is below their model's threshold.
+        review: structures whose estimated Dice is below their model's threshold; all where the pose is uncertain.
         lung_share: share of the image that is lung; ``lung_area_mm2``, and of each lung, where a spacing is known.
         confidence: of the lungs, see :class:`~cxr_models.predictor.Prediction`.
         lung_dice, rib_dice, nodule_dice: estimated, where the model estimates it.
         rib_share: share of the image that is rib.
         nodules: candidates in ``nodules.json``.
         nodule_probability: that there is a nodule.
-        model: what was used.
+        model: what was used, the model that read pose and lungs included.
         weights_sha256: of its weights; of several, joined by "+".
     """
 

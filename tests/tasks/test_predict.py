@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr_models.package import PackageError, save_package
+from cxr_models.package import PackageError, read_card, save_package
 from cxr_models.segmentation import SegmentationConfig, build_network
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
@@ -248,3 +248,27 @@ def test_a_folder_serves_what_it_segments_and_nothing_else(nodule_package, tmp_p
     assert Structure.LUNG in found  # the bundled one: it says how an image lies
     with pytest.raises(PackageError, match="segments lung, nodule, but --structures asks for rib"):
         find_models(str(nodule_package), [Structure.RIB], database, tmp_path)
+
+
+def test_the_lung_model_that_reads_the_pose_is_named(package, nodule_package, tmp_path, make_chest_image):
+    path = write(tmp_path / "a.png", make_chest_image(128, 1)[0])
+    models = {Structure.LUNG: FoundModel(package, "one"), Structure.NODULE: FoundModel(nodule_package, "two")}
+    row = predict_all([path], tmp_path / "out", models, (Structure.NODULE,), sixteen_bit=False)[0]
+    assert row.model == "two, one"
+    assert row.weights_sha256.split("+") == [read_card(folder).weights_sha256 for folder in (nodule_package, package)]
+
+
+def test_an_interrupted_call_leaves_the_folder_as_it_was(package, tmp_path, make_chest_image, monkeypatch):
+    path = write(tmp_path / "a.png", make_chest_image(128, 1)[0])
+    run(package, tmp_path / "out", path)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out/a").iterdir()}
+
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    write(path, make_chest_image(96, 2)[0])
+    monkeypatch.setattr("tasks.predict.draw_structures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(package, tmp_path / "out", path)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out/a").iterdir()} == before
+    assert {file.name for file in (tmp_path / "out").iterdir()} <= {"a", "results.parquet", ".lock"}
