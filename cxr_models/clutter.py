@@ -20,7 +20,7 @@ def draw_clutter(
     """Draw rectangles, lines and text onto some images of a batch.
 
     Args:
-        images: (B, 1, S, S) float32; not changed where anything is drawn.
+        images: (B, 1, S, S) float32; not changed: what is drawn on is a copy.
         patches: probability of a rectangle of one grey level, up to a fifth of the side, or of a dark band at an edge.
         lines: probability of one to four tubes, catheters or wires.
         text: probability of one to three lines of text.

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from prefect import task
 
-from cxr_models.package import read_card, rewrite_card
+from cxr_models.package import ModelCard, read_card, rewrite_card
 from data_catalog.manifest import read_manifest
 from data_catalog.reading import read_radiograph
-from tasks.evaluate import read_scores
+from tasks.evaluate import read_scores, rows_to_score
+from tasks.models import nodules_set_in
 from tasks.progress import sink
 from tasks.records import Champion, Cohort, Evaluated, Registered, Trained
 from tasks.tracking import Tracker, Version
-from tasks.train import scorable
 
 EXAMPLE_SIDE = 256
+SCORE, NODULES = "test_nodule_score", "nodule score"
+"""Of models for nodules: the score's name among metrics, and in a sentence."""
 
 
 @task(name="find-champion")
@@ -53,10 +57,11 @@ def register(
     versions = tracker.versions(model_name)
     known = next((v for v in versions if (v.weights_sha256, v.manifest_sha256) == wanted), None)
     version = known or _new_version(tracker, cohort, trained, challenger)
-    mine, theirs = challenger.dice, None
-    if champion is not None:
-        mine, theirs = on_common_rows(challenger, champion, cohort, reigning)
-    wins = champion is None or (theirs is not None and mine > theirs)
+    found = Comparison("Dice", challenger.dice, None, "")
+    if champion is not None and reigning is not None:
+        packages = Path(trained.package), Path(reigning.package)
+        found = on_common_rows(challenger, champion, cohort, packages)
+    wins = champion is None or found.wins
     if known is None or not known.aliases:
         tracker.set_alias(version, "challenger")
     if wins and "champion" not in version.aliases:
@@ -68,51 +73,97 @@ def register(
         version=version.version,
         aliases=current.aliases,
         new=known is None,
-        decision=_decision(version.version, reigning.version if reigning else "", mine, theirs, challenger.images),
+        decision=_decision(version.version, reigning.version if reigning else "", found, challenger.images),
         champion_version=reigning.version if reigning and not wins else version.version,
-        champion_dice=theirs,
+        champion_dice=found.theirs if champion is None or found.measure == "Dice" else champion.dice,
         challenger_dice=challenger.dice,
     )
 
 
-def on_common_rows(
-    challenger: Evaluated, champion: Evaluated, cohort: Cohort, reigning: Champion | None
-) -> tuple[float, float | None]:
-    """Mean Dice of both on the test rows that the champion was not trained on; None for it where there are none.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Challenger against champion.
 
-    Of models for nodules, the score of detection (mean sensitivity from 1/8 to 8 false positives per image).
+    Attributes:
+        measure: what was compared, "Dice" or "nodule score".
+        mine, theirs: its values; ``theirs`` is None where nothing fair can be said.
+        on: on what, or why nothing can be said, as the decision's sentence has it.
     """
-    score = "test_nodule_score"
-    if score in challenger.detection and score in champion.detection:  # models for nodules are judged by what they find
-        return challenger.detection[score], champion.detection[score]
-    seen = set(read_card(Path(reigning.package)).train_rows) if reigning else set()
+
+    measure: str
+    mine: float
+    theirs: float | None
+    on: str
+
+    @property
+    def wins(self) -> bool:
+        """Whether the challenger becomes champion."""
+        return self.theirs is not None and self.mine > self.theirs
+
+
+def on_common_rows(
+    challenger: Evaluated, champion: Evaluated, cohort: Cohort, packages: tuple[Path, Path]
+) -> Comparison:
+    """Challenger against champion on the same test rows: mean Dice on those that the champion was not trained on.
+
+    Models for nodules are judged by what they find (mean sensitivity from 1/8 to 8 false positives per image), where
+    both were measured on the same nodules. That score is of all images together: where the champion was trained on some
+    of them it is flattered, and keeps its place unless it is beaten all the same.
+
+    Args:
+        challenger: its scores on the cohort's test rows.
+        champion: its scores on the same rows.
+        cohort: rows and their split.
+        packages: folders of the two models.
+    """
+    cards = read_card(packages[0]), read_card(packages[1])
+    seen = set(cards[1].train_rows)
+    samples = read_manifest(Path(cohort.manifest))
+    if SCORE in challenger.detection and SCORE in champion.detection:
+        known = seen & {s.image_sha256 for s in samples if s.split == "test"}
+        return _by_nodules((challenger, cards[0]), (champion, cards[1]), len(known))
     first = read_scores(Path(challenger.folder))[0].structure
-    scored = {row.sample_id for row in read_scores(Path(challenger.folder), first)}
-    samples = [sample for sample in read_manifest(Path(cohort.manifest)) if sample.sample_id in scored]
-    fair = {sample.sample_id for sample in samples if sample.image_sha256 not in seen}
+    rows = {row.sample_id: row.dice for row in read_scores(Path(challenger.folder), first)}
+    others = {row.sample_id: row.dice for row in read_scores(Path(champion.folder), first)}
+    fair = [s.sample_id for s in samples if s.sample_id in rows and s.image_sha256 not in seen]
     if not fair:
-        return challenger.dice, None
-    means = []
-    for evaluated in (challenger, champion):
-        rows = read_scores(Path(evaluated.folder), first)
-        means.append(float(np.mean([row.dice for row in rows if row.sample_id in fair])))
-    return means[0], means[1]
+        return Comparison("Dice", challenger.dice, None, "was trained on all of them")
+    mine, theirs = (float(np.mean([scores[i] for i in fair])) for scores in (rows, others))
+    return Comparison("Dice", mine, theirs, "on those that it never saw")
 
 
-def _decision(version: str, champion_version: str, mine: float, theirs: float | None, images: int) -> str:
-    text = f"version {version} has Dice {mine:.4f} on {images} test images"
+def _by_nodules(
+    challenger: tuple[Evaluated, ModelCard], champion: tuple[Evaluated, ModelCard], seen: int
+) -> Comparison:
+    mine, theirs = challenger[0].detection[SCORE], champion[0].detection[SCORE]
+    if _nodules_of(*challenger) != _nodules_of(*champion):
+        return Comparison(NODULES, mine, None, "was measured on other nodules, so that the two cannot be compared")
+    told = f", though it was trained on {seen} of the images" if seen else ""
+    return Comparison(NODULES, mine, theirs, f"on the same nodules{told}")
+
+
+def _nodules_of(evaluated: Evaluated, card: ModelCard) -> tuple[object, ...]:
+    """What a score of nodules is of: annotated or set in, how many on how many images, and how they were set in."""
+    found = json.loads((Path(evaluated.folder) / "summary.json").read_text(encoding="utf-8"))["nodules"]
+    kind = "annotated" if "annotated" in found else "implanted"
+    how = nodules_set_in(card) if kind == "implanted" else None
+    return kind, found[kind]["lesions"], found[kind]["images"], how
+
+
+def _decision(version: str, champion_version: str, found: Comparison, images: int) -> str:
+    text = f"version {version} has {found.measure} {found.mine:.4f} on {images} test images"
     if not champion_version:
         return f"{text}; there is no other champion to beat, so it is champion."
-    if theirs is None:
-        return f"{text}; champion version {champion_version} was trained on all of them, so the champion stays."
-    verdict = "it becomes champion" if mine > theirs else "the champion stays"
-    return f"{text}; champion version {champion_version} has {theirs:.4f} on those that it never saw: {verdict}."
+    if found.theirs is None:
+        return f"{text}; champion version {champion_version} {found.on}, so the champion stays."
+    verdict = "it becomes champion" if found.wins else "the champion stays"
+    return f"{text}; champion version {champion_version} has {found.theirs:.4f} {found.on}: {verdict}."
 
 
 def _new_version(tracker: Tracker, cohort: Cohort, trained: Trained, scores: Evaluated) -> Version:
     """Put the measured metrics into the card and log package, data sets and metrics to the training's run."""
     samples = read_manifest(Path(cohort.manifest))
-    test = scorable(samples, read_card(Path(trained.package)).network.structures[0])
+    test = rows_to_score(samples, read_card(Path(trained.package)).network.structures)
     metrics = {
         "test_dice": scores.dice,
         "test_dice_low": scores.dice_low,
