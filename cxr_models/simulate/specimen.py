@@ -24,7 +24,7 @@ _BONES = {Structure.RIB, Structure.VERTEBRA, Structure.STERNUM, Structure.SCAPUL
 _SURFACE_MM, _EDGE_MM = 2.0, 0.8
 _THICK_SLICE_MM = 1.9
 _NO_BONE_HU = 1600
-_BLUR_MM = 1.2
+_BLUR_MM, _END_BLUR_MM = 1.2, 8.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,9 +115,9 @@ def prepare_specimen(ct: CtVolume) -> Specimen:
         *(max(1, int(mm / own + 0.25)) for mm, own in zip((DEPTH_MM, WIDTH_MM), turned.spacing[1:], strict=True)),
     ]
     factor = max(1, round(turned.spacing[0] / SLICE_MM)) if turned.spacing[0] > _THICK_SLICE_MM else 1
-    fine = _with_ends(_finer(_in_blocks(hu, blocks), factor))
     spacing = tuple(mm * block for mm, block in zip(turned.spacing, blocks, strict=True))
     spacing = (spacing[0] / factor, spacing[1], spacing[2])
+    fine = _with_ends(_finer(_in_blocks(hu, blocks), factor), (_END_BLUR_MM / spacing[1], _END_BLUR_MM / spacing[2]))
     labels = np.pad(
         _finer_labels(_picked(labels, blocks), factor, (_BLUR_MM / spacing[1], _BLUR_MM / spacing[2])),
         ((1, 1), (0, 0), (0, 0)),
@@ -206,10 +206,14 @@ def _finer(volume: Floats, factor: int) -> npt.NDArray[np.int16]:
     return np.rint(np.clip(volume, -1024, 32767)).astype(np.int16)
 
 
-def _with_ends(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """One more slice at each end, what there is but no bone: it goes on where a body reaches further than its CT."""
-    first, last = (np.minimum(hu[i], np.int16(SOFT_HU))[None] for i in (0, -1))
-    return np.concatenate([first, hu, last])
+def _with_ends(hu: npt.NDArray[np.int16], blur: tuple[float, float]) -> npt.NDArray[np.int16]:
+    """One more slice at each end, where a body reaches further than its CT: what there is, but no bone.
+
+    It is blurred by ``blur`` pixels along (y, x): what goes on over centimetres would be seen as streaks.
+    """
+    soft = (np.minimum(hu[i], np.int16(SOFT_HU)).astype(np.float32) for i in (0, -1))
+    first, last = (cv2.GaussianBlur(plane, (0, 0), blur[1], sigmaY=blur[0]) for plane in soft)
+    return np.concatenate([np.rint(first).astype(np.int16)[None], hu, np.rint(last).astype(np.int16)[None]])
 
 
 def _between(inside: Floats, weights: Floats, blur: tuple[float, float]) -> Floats:
