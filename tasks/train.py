@@ -36,9 +36,12 @@ def labelled(samples: Sequence[Sample], split: str, structures: Sequence[Structu
     return [sample for sample in samples if sample.split == split and is_annotated(sample, structures)]
 
 
-def scorable(samples: Sequence[Sample], structure: Structure) -> list[Sample]:
-    """Test rows that show ``structure``: Dice on an image without it says nothing of an outline."""
-    return [sample for sample in samples if sample.split == "test" and shows(sample, structure)]
+def scorable(samples: Sequence[Sample], structures: Structure | Sequence[Structure]) -> list[Sample]:
+    """Test rows that a model of ``structures`` is scored on: somebody looked for one of them there.
+
+    The same rows as :func:`tasks.evaluate.rows_to_score` takes; no nodule found is an answer too.
+    """
+    return labelled(samples, "test", (structures,) if isinstance(structures, Structure) else structures)
 
 
 def training_data(
@@ -58,17 +61,11 @@ def training_data(
         crop: which parts of the images to train on, and what to set into them; None for the images as they are.
 
     Raises:
-        ValueError: no labelled row to train on, or none to test on.
+        ValueError: no labelled row to train on, none to test on, or none to learn one of the structures from.
     """
     samples = read_manifest(Path(cohort.manifest))
+    check_rows(samples, structures, set_in=bool(crop and crop.implant.patches))
     sides = {side: {s.sample_id for s in labelled(samples, side, structures)} for side in ("train", "val")}
-    tested = len(scorable(samples, structures[0]))
-    if not sides["train"] or not tested:
-        names = " or ".join(structures)
-        raise ValueError(
-            f"Expected images with {names} masks to train and to test on, but got {len(sides['train'])} and {tested}. "
-            "Add a source that has some (`cxr data list`; your own: pairs=FOLDER), or use `cxr predict` on these."
-        )
     opened = [open_shard(Path(shard.folder)) for shard in shards]
     rows = {side: [] for side in ("train", "val")}  # type: dict[str, list[tuple[int, int]]]
     for index, shard in enumerate(opened):
@@ -82,6 +79,39 @@ def training_data(
     made = draws(crop, structures)
     digest = digest_of(digest, draws_digest(crop, made))
     return TrainingData(opened, rows["train"], rows["val"], digest, preprocess, made[0], made[1] or whole_rows)
+
+
+def check_rows(samples: Sequence[Sample], structures: Sequence[Structure], *, set_in: bool = False) -> None:
+    """Refuse a training that has nothing to learn from or to be tested on.
+
+    Args:
+        samples: rows with their split.
+        structures: of the network.
+        set_in: nodules are set into the images as it trains.
+
+    Raises:
+        ValueError: as :func:`training_data` says.
+    """
+    trained, tested = (
+        sum(1 for sample in labelled(samples, side, structures) if any(shows(sample, s) for s in structures))
+        for side in ("train", "test")
+    )
+    if not trained or not tested:
+        raise ValueError(
+            f"Expected images with {' or '.join(structures)} masks to train and to test on, but got {trained} and "
+            f"{tested}. Add a source that has some (`cxr data list`; your own: pairs=FOLDER), or use `cxr predict` on "
+            "these."
+        )
+    for structure in structures:
+        if structure is Structure.NODULE and set_in:
+            continue
+        if not labelled(samples, "train", (structure,)):
+            remedy = "Set nodules of CTs in (--nodules FOLDER), or add" if structure is Structure.NODULE else "Add"
+            raise ValueError(
+                f"Expected training images on which somebody looked for {structure}, which the network has a channel "
+                f"for, but got none of {trained}. {remedy} a source that has some (`cxr data list`), or leave "
+                f"{structure} out of `network.structures`."
+            )
 
 
 @task(name="train", cache_policy=BY_KEY, persist_result=True)
@@ -132,7 +162,7 @@ def card_fields(
     return {
         "name": name,
         "manifest_sha256": cohort.digest,
-        "test_rows": tuple(sorted(s.image_sha256 for s in scorable(samples, network.structures[0]))),
+        "test_rows": tuple(sorted(s.image_sha256 for s in scorable(samples, network.structures))),
         "train_rows": tuple(sorted(s.image_sha256 for s in seen)),
         "commit": code_commit(),
         "seed": config.seed,

@@ -2,10 +2,19 @@
 
 import pytest
 
+from cxr_models.crops import CropConfig
+from cxr_models.segmentation import SegmentationConfig
+from cxr_models.training import TrainConfig
+from data_catalog.manifest import Lesion, MaskFile, Sample, write_manifest
+from data_catalog.preprocess import PreprocessConfig
+from data_catalog.radiograph import Structure
+from data_catalog.vocabulary import Convention
 from tasks import progress
 from tasks import train as train_module
+from tasks.evaluate import rows_to_score
+from tasks.records import Cohort
 from tasks.tracking import Tracker
-from tasks.train import epoch_text, time_left
+from tasks.train import card_fields, check_rows, epoch_text, scorable, time_left, training_data
 
 
 class Sink:
@@ -86,3 +95,69 @@ def test_after_a_resume_epochs_and_steps_are_not_logged_twice(tracker, sink, art
 )
 def test_the_time_left_is_said_in_words(seconds, text):
     assert time_left(seconds) == text
+
+
+LUNG, RIB, NODULE = Structure.LUNG, Structure.RIB, Structure.NODULE
+SEEN = (Lesion("nodule", 10.0, 14.0, height=4.0, width=4.0),)
+
+
+def row(number: int, split: str, structures=(LUNG,), lesions=None) -> Sample:
+    masks = tuple(MaskFile(s, f"/data/{number}-{s}.png", "b" * 64, Convention.V7) for s in structures)
+    return Sample(
+        sample_id=f"s{number}",
+        source="pairs",
+        patient_id=f"pairs/{number}",
+        image_path=f"/data/{number}.png",
+        image_sha256=f"{number:064x}",
+        image_format="png",
+        licence="CC0",
+        masks=masks,
+        lesions=lesions,
+        split=split,
+    )
+
+
+@pytest.fixture
+def cohort_of(tmp_path):
+    def make(*rows: Sample) -> Cohort:
+        path = write_manifest(rows, tmp_path / "manifest.parquet")
+        fields = {"rejected": "", "digest": "d", "test_digest": "t", "synthetic": False, "counts": {}, "refused": 0}
+        return Cohort(manifest=str(path), **fields)
+
+    return make
+
+
+def test_a_channel_that_nobody_annotated_in_training_is_refused_with_what_to_do(cohort_of):
+    cohort = cohort_of(row(0, "train"), row(1, "test"), row(2, "test", lesions=SEEN))
+    with pytest.raises(ValueError, match=r"looked for nodule.*--nodules FOLDER"):
+        training_data(cohort, [], PreprocessConfig(), (LUNG, NODULE), CropConfig(side=64))
+    with pytest.raises(ValueError, match=r"looked for rib.*network\.structures"):
+        training_data(cohort, [], PreprocessConfig(), (LUNG, RIB))
+    assert training_data(cohort, [], PreprocessConfig(), (LUNG,)).shards == []
+
+
+def test_nodules_that_are_set_in_or_looked_for_are_enough():
+    rows = [row(0, "train"), row(1, "test")]
+    check_rows(rows, (LUNG, NODULE), set_in=True)
+    check_rows([*rows, row(2, "train", lesions=())], (LUNG, NODULE))
+    with pytest.raises(ValueError, match="looked for rib"):
+        check_rows(rows, (LUNG, RIB), set_in=True)
+
+
+def test_something_to_score_must_be_there():
+    with pytest.raises(ValueError, match="got 1 and 0"):
+        check_rows([row(0, "train"), row(1, "test", (), lesions=())], (LUNG, NODULE))
+
+
+def test_the_card_names_every_test_row_that_the_evaluation_scores(cohort_of):
+    rows = [row(0, "train"), row(1, "test"), row(2, "test", (RIB,)), row(3, "test", (), lesions=()), row(4, "test", ())]
+    structures = (LUNG, NODULE)
+    network = SegmentationConfig(structures=structures)
+    fields = card_fields(cohort_of(*rows), PreprocessConfig(), network, TrainConfig(), "x")
+    assert fields["test_rows"] == tuple(sample.image_sha256 for sample in rows_to_score(rows, structures))
+    assert [sample.sample_id for sample in scorable(rows, structures)] == ["s1", "s3"]
+    assert [sample.sample_id for sample in scorable(rows, LUNG)] == ["s1"]
+    data = cohort_of(row(0, "train", (), lesions=SEEN), row(1, "test", (), lesions=SEEN))
+    with pytest.raises(ValueError, match="looked for lung"):
+        training_data(data, [], PreprocessConfig(), structures)
+    assert training_data(data, [], PreprocessConfig(), (NODULE,)).train == []
