@@ -206,21 +206,32 @@ def _loss(job: _Job, network: SegmentationNetwork, rows: Rows, generator: torch.
 
 
 @torch.inference_mode()
-def validate(data: TrainingData, network: torch.nn.Module, config: TrainConfig, device: str) -> dict[str, float]:
-    """Loss and Dice of the validation rows on the network's grid: {"val_loss", "val_dice"}."""
+def validate(data: TrainingData, network: SegmentationNetwork, config: TrainConfig, device: str) -> dict[str, float]:
+    """Loss and Dice of the validation rows on the network's grid: {"val_loss", "val_dice"}; {} where none is known.
+
+    Dice is the mean over channels of the mean over images, so that a small structure weighs as much as a large one.
+    What nobody looked at (``IGNORE`` everywhere) does not count: neither an image nor a channel of one.
+    """
     network.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    sums: list[torch.Tensor] = []
     for rows in distributed.shares(data.val, config.batch_size):
         images, labels = data.validation(rows)
         logits = network(as_input(images.to(device), data.preprocess))[0].float().cpu()
         counts = labels != IGNORE
+        known = counts.flatten(2).any(2)  # (B, C)
         predicted, truth = (logits > 0) & counts, (labels == 1) & counts
-        both = (predicted & truth).sum((1, 2, 3))
-        dice = (2 * both + 1e-6) / (predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1e-6)
-        loss = segmentation_loss(logits, labels, config.loss).item() * len(rows)
-        sums += torch.tensor([loss, dice.sum().item()], dtype=torch.float64, device=device)
-    loss, dice = (distributed.total(sums) / len(data.val)).tolist()
-    return {"val_loss": loss, "val_dice": dice}
+        both, either = (predicted & truth).sum((2, 3)), predicted.sum((2, 3)) + truth.sum((2, 3))
+        dice = torch.where(known, (2 * both + 1e-6) / (either + 1e-6), 0.0)
+        some = known.any(1)
+        loss = segmentation_loss(logits[some], labels[some], config.loss) * some.sum() if some.any() else some.sum()
+        sums.append(torch.cat([loss[None], some.sum()[None], dice.sum(0), known.sum(0)]).double())
+    empty = torch.zeros(2 + 2 * len(network.config.structures), dtype=torch.float64)
+    all_sums = distributed.total(sum(sums, empty).to(device)).cpu()
+    loss, images_known = all_sums[:2].tolist()
+    dice, known = all_sums[2:].chunk(2)  # (C,) each
+    if not images_known:
+        return {}
+    return {"val_loss": loss / images_known, "val_dice": float((dice[known > 0] / known[known > 0]).mean())}
 
 
 def as_input(images: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,7 +11,13 @@ from safetensors import safe_open
 from cxr_models import batch_size, training
 from cxr_models.augment import AugmentConfig
 from cxr_models.checkpoint import load_progress
-from cxr_models.training import TrainConfig, fit
+from cxr_models.crops import CropConfig
+from cxr_models.segmentation import SegmentationConfig
+from cxr_models.simulate.implant import ImplantConfig
+from cxr_models.training import TrainConfig, TrainingData, fit
+from data_catalog.preprocess import IGNORE
+from data_catalog.radiograph import Structure
+from data_catalog.shards import Shard
 
 UNCHANGED = AugmentConfig(**dict.fromkeys(AugmentConfig.model_fields, 0))
 
@@ -362,3 +369,34 @@ def test_the_loss_of_every_nth_step_is_reported(tiny_data, tiny_network, tiny_tr
 def test_a_batch_must_hold_an_image_for_each_process():
     with pytest.raises(ValueError, match="image for each of 4"):
         TrainConfig(batch_size=3, processes=4)
+
+
+def test_validation_is_the_mean_over_channels_of_what_somebody_looked_at(tiny_data):
+    class SeesNothingInTheFirst(torch.nn.Module):
+        """Channel 0 is never there, channel 1 everywhere."""
+
+        config = SegmentationConfig(structures=(Structure.LUNG, Structure.NODULE))
+
+        def forward(self, images):
+            return torch.cat([images * 0 - 5, images * 0 + 5], 1), images.new_zeros((len(images), 0))
+
+    labels = np.full((4, 2, 32, 32), IGNORE, np.uint8)
+    labels[:3, 0] = 0
+    labels[:2, 0, 5:9, 5:9] = 1  # missed in two, rightly empty in the third: 1/3
+    labels[0, 1] = 1  # right in the one that somebody looked at: 1; the fourth image is known to nobody
+    shard = Shard(tiny_data.shards[0].images[:4], labels, [])
+    data = TrainingData([shard], [], [(0, row) for row in range(4)], "d" * 64, tiny_data.preprocess)
+    for batch in (1, 2, 4):
+        record = training.validate(data, SeesNothingInTheFirst(), TrainConfig(batch_size=batch, loss="bce"), "cpu")
+        assert record["val_dice"] == pytest.approx((1 / 3 + 1) / 2, abs=1e-3)
+    known = replace(data, val=[(0, row) for row in range(3)])
+    config = TrainConfig(batch_size=1, loss="dice")
+    with_unknown, without = (training.validate(d, SeesNothingInTheFirst(), config, "cpu") for d in (data, known))
+    assert with_unknown == pytest.approx(without)
+    assert training.validate(replace(data, val=[(0, 3)]), SeesNothingInTheFirst(), config, "cpu") == {}
+
+
+def test_what_is_only_saved_or_watched_does_not_decide_the_weights():
+    config = TrainConfig(checkpoint_minutes=5, log_steps=10, crop=CropConfig(implant=ImplantConfig(patches="/here")))
+    assert config.decisive() == TrainConfig().decisive()
+    assert TrainConfig(seed=1).decisive() != TrainConfig().decisive()
