@@ -1,5 +1,6 @@
 """Crops: parts of the image where asked for, with nodules that the labels know of."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,12 +107,16 @@ def test_one_seed_gives_one_batch_and_the_next_another(data, patches):
 
 
 def test_validation_sees_whole_images_with_the_same_nodules_every_time(data, patches):
-    implant = ImplantConfig(patches=str(patches), none=0.0)
-    _, held_back = draws(CropConfig(side=96, implant=implant), BOTH)
+    data = replace(data, val=[(0, 0), (0, 1)])  # half of the images get nodules, by their name: here the first does
+    _, held_back = draws(CropConfig(side=96, implant=ImplantConfig(patches=str(patches))), BOTH)
     seen = [held_back(data, data.val, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    assert seen[0][0].shape == (1, 1, SIDE, SIDE)
+    assert seen[0][0].shape == (2, 1, SIDE, SIDE)
     assert torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[0][1], seen[1][1])
+    labels = seen[0][1]
+    assert (labels[:, 1] == 1).flatten(1).any(1).tolist() == [True, False]
+    assert (labels[:, 0][labels[:, 1] == 1] == 1).all()
+    assert not torch.equal(seen[0][0], data.whole(data.val)[0])
 
 
 def test_nodules_need_their_channels(patches):
