@@ -37,7 +37,7 @@ class AugmentConfig(BaseModel):
             stays. Lungs that cannot be seen must be inferred from those that can.
         blur: probability of losing resolution (down to a quarter).
         sharpen: probability of unsharp masking.
-        invert: probability of reversed grey levels.
+        invert: probability of reversed grey levels; letterbox bars stay dark, as a reversed file's do.
         patches: probability of a rectangle of one grey level (markers, devices, collimation).
         lines: probability of tubes, catheters and wires.
         text: probability of burnt-in text.
@@ -98,7 +98,7 @@ def augment(images: torch.Tensor, labels: torch.Tensor, config: AugmentConfig, g
     """
     draw = _Draw(generator, len(images), images.device)
     reversed_ = draw.chance(config.invert)
-    images = torch.where(_wide(reversed_), 1 - images, images)
+    images = torch.where(_wide(reversed_) & _inside(images), 1 - images, images)
     grid = _sampling_grid(images, config, draw)
     images = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
     labels = _moved(labels, grid)
@@ -152,6 +152,16 @@ def _sampling_grid(images: torch.Tensor, config: AugmentConfig, draw: _Draw) -> 
     bend = draw.normal(len(images), 2, 4, 4) * config.warp
     bend = F.interpolate(bend, size=images.shape[-2:], mode="bicubic", align_corners=False)
     return grid + bend.permute(0, 2, 3, 1)
+
+
+def _inside(images: torch.Tensor) -> torch.Tensor:
+    """(B, 1, S, S) bool: what lies inside of the rows and columns at the edges that are 0 throughout (bars)."""
+
+    def between(there: torch.Tensor) -> torch.Tensor:
+        return (there.cumsum(2) > 0) & (there.flip(2).cumsum(2).flip(2) > 0)
+
+    there = (images != 0).long()
+    return between(there.amax(3))[..., None] & between(there.amax(2))[:, :, None]
 
 
 def _moved(labels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

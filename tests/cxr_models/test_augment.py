@@ -99,6 +99,7 @@ def test_one_seed_gives_one_batch():
 
 def test_turns_and_reversals_are_told():
     images, labels = batch()
+    images = images * 0.6 + 0.2
     config = AugmentConfig(**OFF | {"turn": 0.7, "invert": 0.5})
     result = augment(images, labels, config, torch.Generator().manual_seed(1))
     assert len(set(result.turns.tolist())) > 1
@@ -107,6 +108,19 @@ def test_turns_and_reversals_are_told():
         expected = torch.rot90(images[index], turn, (1, 2))
         torch.testing.assert_close(result.images[index], 1 - expected if reversed_ else expected, atol=1e-5, rtol=0)
         assert torch.equal(result.labels[index], torch.rot90(labels[index], turn, (1, 2)))
+
+
+def test_letterbox_bars_stay_dark_where_grey_levels_are_reversed():
+    """As in `cxr predict`, which reverses the radiograph before it is put on its grid."""
+    shown = 0.1 + 0.8 * torch.rand(3, 1, 64, 40, generator=torch.Generator().manual_seed(0))
+    shown[:, :, 20:30, 10:20] = 0  # black inside of the image is no bar
+    images = torch.nn.functional.pad(shown, (12, 12))
+    expected = torch.nn.functional.pad(1 - shown, (12, 12))
+    for turned, wanted in ((images, expected), (images.mT, expected.mT)):
+        labels = torch.zeros(3, 1, 64, 64, dtype=torch.uint8)
+        result = augment(turned, labels, AugmentConfig(**OFF | {"invert": 1.0}), torch.Generator().manual_seed(0))
+        torch.testing.assert_close(result.images, wanted, atol=1e-5, rtol=0)
+        assert result.reversed_.all()
 
 
 def test_display_curves_keep_the_order_of_grey_levels():
