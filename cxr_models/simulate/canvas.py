@@ -46,6 +46,8 @@ class Scene:
         check_image(pixels, lung)
         step = max(1, min(lung.shape) // _SAMPLED)
         sampled = lung[::step, ::step]
+        if not sampled.any():  # so small that it lies between the sampled rows or columns
+            step, sampled = 1, lung
         if not sampled.any():
             raise ValueError(f"Expected `lung` to have pixels, but {int(lung.sum())} are. Segment the lungs first.")
         scale = mm_per_pixel or min(mm_from_lungs(lung), LARGEST_FIELD_MM / max(lung.shape))

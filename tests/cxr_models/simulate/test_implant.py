@@ -329,3 +329,14 @@ def test_real_nodules_keep_the_texture_of_real_radiographs(shared_data):
     assert 0.8 < np.median(ratios) < 1.15  # fine structure: neither smoothed away nor added
     assert min(gains) > 0
     assert 0.005 < np.median(gains) < 0.25
+
+
+def test_lungs_that_lie_between_the_sampled_rows_are_measured_all_the_same():
+    pixels = np.random.default_rng(0).random((1024, 1024)).astype(np.float32)
+    lung = np.zeros((1024, 1024), bool)
+    lung[501:504, 301:304] = True  # every fourth row and column is sampled
+    scene = Scene.of(pixels, lung)
+    assert scene.mm_per_pixel == pytest.approx(430 / 1024)
+    assert np.isfinite(scene.display.to_exposure(0.5))
+    with pytest.raises(ValueError, match="Segment the lungs first"):
+        Scene.of(pixels, np.zeros_like(lung))
