@@ -34,7 +34,7 @@ class CropConfig(BaseModel):
     """Which parts of an image a training sees, and what is set into them.
 
     Attributes:
-        side: of the crops, pixels of the grid; 0 for whole images.
+        side: of the crops, pixels of the grid, a multiple of the network's stride; 0 for whole images.
         on_nodule: probability that a crop of an image with annotated nodules is around one of them.
         on_lung: probability that any other crop is around a pixel of the lungs; else it lies anywhere.
         implant: nodules of CTs that are set in; without a folder of patches none are.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.inferers import sliding_window_inference
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch.nn import functional as F
 
 from cxr_models.detection import DetectionConfig
@@ -22,10 +22,11 @@ class InferenceConfig(BaseModel):
     """How a network is asked.
 
     Attributes:
-        window: side of the windows that slide over the grid, pixels; 0 for the whole grid at once.
+        window: side of the windows that slide over the grid, pixels, a multiple of the network's stride; 0 for the
+            whole grid at once.
         overlap: share of a window that the next one covers again; windows are blended by a Gaussian (MONAI).
         mirror: average over the image and its mirror image.
-        zooms: average over the grid at these sizes; 1 is its own. Rounded to what the network takes.
+        zooms: average over the grid at these sizes, each in (0, 4]; 1 is its own. Rounded to what the network takes.
         precision: of the forward pass.
         detection: how peaks of a nodule channel become candidates.
     """
@@ -38,6 +39,13 @@ class InferenceConfig(BaseModel):
     zooms: tuple[float, ...] = (1.0,)
     precision: Precision = "fp32"
     detection: DetectionConfig = DetectionConfig()
+
+    @field_validator("zooms")
+    @classmethod
+    def _some_in_range(cls, zooms: tuple[float, ...]) -> tuple[float, ...]:
+        if not zooms or not all(0 < zoom <= 4 for zoom in zooms):
+            raise ValueError(f"Expected at least one of `zooms`, each above 0 and at most 4, but got {zooms}")
+        return zooms
 
 
 @dataclass(frozen=True, slots=True, eq=False)

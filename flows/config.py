@@ -59,10 +59,18 @@ class RunConfig(BaseModel):
             raise ValueError("Expected `network.structures` to name at least one structure, but it is empty")
         for text in self.mix_conventions:
             parse_mix(text)
-        if self.preprocess.size % self.network.stride:
+        sides = {"preprocess.size": self.preprocess.size}
+        sides |= {"train.crop.side": self.train.crop.side, "inference.window": self.inference.window}
+        for name, side in sides.items():  # 0 is off
+            if side % self.network.stride:
+                raise ValueError(
+                    f"Expected `{name}` to be a multiple of {self.network.stride}, as the network's "
+                    f"{len(self.network.channels)} levels need, but got {side}"
+                )
+        if self.train.crop.side > self.preprocess.size:
             raise ValueError(
-                f"Expected `preprocess.size` to be a multiple of {self.network.stride}, as the network's "
-                f"{len(self.network.channels)} levels need, but got {self.preprocess.size}"
+                f"Expected `train.crop.side` to be at most `preprocess.size`, {self.preprocess.size}, "
+                f"but got {self.train.crop.side}"
             )
         return self
 
