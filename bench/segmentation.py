@@ -189,7 +189,8 @@ def rib_rows(data: Path, radiographs: int = 12) -> dict[str, Any]:
 
 def _rib_dice(reader: ChestReader, row: Sample) -> float:
     radiograph = read_radiograph(Path(row.image_path), image_format=row.image_format, acquisition=row.acquisition)
-    truth = read_masks(row).masks[Structure.RIB]
+    height, width = radiograph.shape
+    truth = read_masks(row.with_(height=height, width=width)).masks[Structure.RIB]
     return overlap(reader.read(radiograph, [Structure.RIB]).masks.masks[Structure.RIB], truth).dice
 
 

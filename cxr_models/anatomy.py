@@ -22,7 +22,9 @@ WAIST = 0.5
 SHORTEST_RIB = 0.06
 """A piece of rib shorter than this share of the image's side is none."""
 AROUND_LUNGS = 0.06
-"""Ribs lie within this share of the image's side around the lungs and what is between and below them."""
+"""Ribs lie within this share of the image's side beside the lungs and what is between them."""
+BELOW_LUNGS = 0.25
+"""The lowest ribs run on this far below the lungs."""
 
 
 def keep_lungs(probability: Floats) -> Floats:
@@ -115,9 +117,10 @@ def tidy_ribs(probability: Floats, lung: Mask | None = None) -> Floats:
         hull = np.zeros(lung.shape, np.uint8)
         points = cv2.findNonZero(lung.astype(np.uint8))
         cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
-        # the lowest ribs run on below the lungs
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 4 * reach + 1))
-        probability = np.where(cv2.dilate(hull, kernel) > 0, probability, np.float32(0))
+        around = cv2.dilate(hull, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+        down = np.ones((round(BELOW_LUNGS * side), 1), np.uint8)
+        around = cv2.dilate(around, down, anchor=(0, len(down) - 1))  # what lies above a pixel reaches it
+        probability = np.where(around > 0, probability, np.float32(0))
     sure = probability > 0.5
     # a gap is bridged where both sides are rib and the network half thinks so too
     closed = cv2.morphologyEx(sure.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, max(3, side // 60)), np.uint8))

@@ -143,12 +143,15 @@ def test_long_pieces_stay_and_specks_go():
 
 def test_what_lies_far_from_the_lungs_is_no_rib():
     plane = ribs()
-    plane[180:186, 40:160] = 0.9
+    plane[190:196, 40:160] = plane[4:10, 40:160] = 0.9
+    plane[140:146, 40:160] = 0.9  # the lowest ribs
     lung = np.zeros((200, 200), bool)
     lung[30:110, 30:90] = lung[30:110, 110:170] = True
     tidy = tidy_ribs(plane, lung) > 0.5
     assert tidy[62, 50]
-    assert not tidy[180:186].any()
+    assert tidy[140:146, 60:140].all()
+    assert not tidy[190:196].any()
+    assert not tidy[4:10].any()
 
 
 def test_small_gaps_are_bridged_only_where_the_network_half_agrees():
