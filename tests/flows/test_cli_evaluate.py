@@ -21,6 +21,7 @@ from cxr_models.segmentation import SegmentationConfig, build_network
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.reading import read_radiograph
 from flows.cli import app
+from flows.cli_evaluate import nodules_text
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 8
@@ -181,3 +182,10 @@ def test_a_folder_that_is_there_is_not_written_over(tmp_path, session_home):
     assert result.exit_code == 2
     assert "not to exist" in result.output
     assert (tmp_path / "kept.txt").read_text() == "kept"
+
+
+def test_the_line_about_nodules_claims_no_head():
+    """Without one, the AUC is that of each image's strongest candidate."""
+    record = {"lesions": 3, "images": 5, "at_rate": {"1": {"value": 0.5}}, "auc": {"value": 0.75}}
+    text = nodules_text("implanted", record)
+    assert text == "implanted nodules: 3 on 5 images; sensitivity 0.50 at 1 false positives per image; AUC 0.75"

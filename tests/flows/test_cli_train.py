@@ -100,9 +100,9 @@ def test_a_later_file_goes_over_an_earlier_one(tmp_path):
     assert (config.train.epochs, config.train.batch_size, config.train.seed) == (9, 3, 4)
 
 
-def test_wrong_usage_is_exit_code_2(tmp_path):
+def test_wrong_usage_is_exit_code_2(session_home):
     runner = CliRunner()
     for command in (["train", "heart", "--source", "phantom"], ["train", "lung"]):
         assert runner.invoke(app, command).exit_code == 2
-    result = runner.invoke(app, ["train", "lung", "--source", "nothing=here", "--home", str(tmp_path / "home")])
+    result = runner.invoke(app, ["train", "lung", "--source", "nothing=here", "--home", str(session_home)])
     assert result.exit_code == 2

@@ -1,6 +1,8 @@
 """Challenger against champion: on rows that neither learned from, and of nodules only where they are the same."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from cxr_models.segmentation import SegmentationConfig
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
 from tasks.records import Evaluated
-from tasks.register import Comparison, _by_nodules, _decision
+from tasks.register import Comparison, _by_nodules, _decision, on_common_rows
 
 
 def card(patches="/here", **implant):
@@ -84,3 +86,28 @@ def test_what_a_training_varies_alone_does_not_matter(scored):
 def test_the_only_model_is_champion():
     assert "so it is champion" in _decision("1", "", Comparison("Dice", 0.9, None, ""), 10)
     assert tasks.register.SCORE == "test_nodule_score"
+
+
+def test_dice_is_compared_on_rows_that_the_champion_never_saw(scored, monkeypatch):
+    """It is better by far on the one that it learned from, worse on the others."""
+    dices = {"a": {"r0": 0.5, "r1": 0.9, "r2": 0.8}, "b": {"r0": 1.0, "r1": 0.8, "r2": 0.7}}
+    rows = [SimpleNamespace(sample_id=f"r{i}", image_sha256=f"s{i}", split="test") for i in range(3)]
+    cards = {"mine": card(), "theirs": card().model_copy(update={"train_rows": ("s0",)})}
+    monkeypatch.setattr(tasks.register, "read_manifest", lambda path: rows)
+    monkeypatch.setattr(tasks.register, "read_card", lambda folder: cards[folder.name])
+    monkeypatch.setattr(
+        tasks.register,
+        "read_scores",
+        lambda folder, structure=None: [
+            SimpleNamespace(sample_id=name, dice=dice, structure="lung") for name, dice in dices[folder.name].items()
+        ],
+    )
+    mine, theirs = (scored(name, 0.5).model_copy(update={"detection": {}}) for name in "ab")
+    cohort, packages = SimpleNamespace(manifest="m"), (Path("mine"), Path("theirs"))
+    found = on_common_rows(mine, theirs, cohort, packages)
+    assert (found.measure, found.mine, found.theirs) == ("Dice", pytest.approx(0.85), pytest.approx(0.75))
+    assert found.wins
+    cards["theirs"] = card().model_copy(update={"train_rows": ("s0", "s1", "s2")})
+    found = on_common_rows(mine, theirs, cohort, packages)
+    assert not found.wins
+    assert "trained on all of them, so the champion stays" in _decision("2", "1", found, 3)
