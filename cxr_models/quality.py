@@ -180,8 +180,7 @@ def fit_quality(
     dice = np.array([case.dice for case in cases])
     mean, scale = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-3)
     inputs, target = (seen - mean) / scale, np.log(np.maximum(1 - dice, _LEAST))
-    ridge = inputs.T @ inputs + 0.01 * len(inputs) * np.eye(len(FEATURES))
-    weights = np.linalg.solve(ridge, inputs.T @ (target - target.mean()))
+    weights = _ridge(inputs, target - target.mean())
     estimated = np.clip(1 - np.exp(target.mean() + inputs @ weights), 0, 1)
     good, held_back = dice >= bad, np.array([case.held_back for case in cases])
     return QualityModel(
@@ -196,6 +195,12 @@ def fit_quality(
         n=len(cases),
         bad=int((~good).sum()),
     )
+
+
+def _ridge(inputs: Reals, target: Reals) -> Reals:
+    """Weights (F,) of ridge regression of ``target`` (N,) on ``inputs`` (N, F), both without their means."""
+    square = inputs.T @ inputs + 0.01 * len(inputs) * np.eye(inputs.shape[1])
+    return np.asarray(np.linalg.solve(square, inputs.T @ target), np.float64)
 
 
 def _spread_of(shapes: Reals) -> tuple[Reals, Reals]:
