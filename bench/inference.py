@@ -20,6 +20,7 @@ from _plain import preprocess as plain_preprocess
 from _plain import read as plain_read
 
 from cxr_models.augment import augment
+from cxr_models.inference import InferenceConfig, ask
 from cxr_models.losses import segmentation_loss
 from cxr_models.package import BUNDLED, load_package, save_package
 from cxr_models.precision import Precision, autocast, cpu_has_bf16
@@ -65,7 +66,8 @@ def pick_model(wanted: Path | None, folder: Path) -> tuple[Path, str]:
 def predict(found: Files, model: Path, repeats: int) -> dict[str, Any]:
     """File to mask: as ``cxr predict`` does it, with one pass as the plain loop does it, and the networks alone."""
     items = [(path, kind) for kind, paths in found.items() for path in paths]
-    mirrored, single = Segmenter(model), Segmenter(model, mirror=False)
+    shipped, single = Segmenter(model), Segmenter(model)
+    single.card = single.card.model_copy(update={"inference": InferenceConfig(mirror=False)})
     card, network = load_package(model)
     channel = card.network.structures.index(Structure.LUNG)
 
@@ -81,20 +83,21 @@ def predict(found: Files, model: Path, repeats: int) -> dict[str, Any]:
 
     def ours_forward() -> None:
         for _ in range(passes):
-            single.probabilities(grid)
+            ask(single.network, grid[0], single.card.inference)
 
     @torch.inference_mode()
     def plain_forward() -> None:
         for _ in range(passes):
             torch.sigmoid(network(batch)[0]).numpy()
 
-    figures = interleaved(lambda: ours(mirrored), plain, len(items), repeats).figures("predict")
+    figures = interleaved(lambda: ours(shipped), plain, len(items), repeats).figures("predict")
     figures |= interleaved(lambda: ours(single), plain, len(items), repeats).figures("predict_one_pass")
     figures |= interleaved(ours_forward, plain_forward, passes, repeats).figures("forward")
 
     def difference(path: Path, kind: str) -> float:
         of_plain = plain_probabilities(plain_read(path, kind), network, card.input)
-        of_ours = single.probabilities(preprocess(read_radiograph(path), card.input)[None])[0]
+        grid = preprocess(read_radiograph(path), card.input)
+        of_ours = ask(single.network, grid, single.card.inference).mean
         return float(np.abs(of_ours - of_plain).mean())
 
     # That both do the same job: they differ in how percentiles are taken, and in how windows are read.
@@ -142,10 +145,10 @@ def training_step(
     labels = (images > 0.5).to(torch.uint8).expand(-1, len(config.structures), -1, -1)
 
     def step() -> None:
-        changed, targets = augment(images, labels, train_config.augment, generator)
+        changed = augment(images, labels, train_config.augment, generator)
         with autocast(precision, "cpu"):
-            logits, _ = network(as_input(changed, input_config))
-        loss = segmentation_loss(logits, targets, train_config.loss)
+            logits, _ = network(as_input(changed.images, input_config))
+        loss = segmentation_loss(logits, changed.labels, train_config.loss)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), train_config.gradient_clip)
