@@ -18,7 +18,8 @@ def test_the_peak_of_what_is_held_and_let_go_is_seen():
         del held
         return more.sum()
 
-    assert 95 * MIB < peak_memory(work) < 130 * MIB
+    # a process that ran other things before may have some MiB of it already; 60 would be that of `held` alone
+    assert 80 * MIB < peak_memory(work) < 130 * MIB
 
 
 def network_step(side):
