@@ -1,0 +1,1 @@
+"""Ribs off a radiograph: what is bone is estimated and taken away; everything else stays, to the bit."""
