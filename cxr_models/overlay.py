@@ -98,8 +98,8 @@ def _canvas(pixels: npt.NDArray[np.float32], side: int | None) -> tuple[npt.NDAr
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), np.uint8), size
 
 
-def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
-    """Write a picture (h, w) or (h, w, 3 BGR) uint8 as PNG, atomically."""
+def write_png(path: Path, picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Path:
+    """Write a picture (h, w) uint8 or uint16, or (h, w, 3 BGR) uint8, as PNG, atomically."""
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:
         raise OSError(f"{path}: the picture of shape {picture.shape} could not be encoded as PNG")

@@ -1,4 +1,4 @@
-"""The command line ``cxr``: run, predict, doctor and up are here; train, evaluate, simulate, data and calibrate beside.
+"""The command line ``cxr``: run, predict, doctor and up are here; the other commands in modules beside.
 
 Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs were refused.
 """
@@ -6,10 +6,9 @@ Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but some inputs were ref
 from __future__ import annotations
 
 import json
-import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,10 +19,12 @@ from flows.cli_calibrate import calibrate_app
 from flows.cli_data import data_app
 from flows.cli_evaluate import evaluate
 from flows.cli_simulate import simulate
+from flows.cli_suppress import suppress
 from flows.cli_train import train
-from flows.home import UsageError, usable_settings
+from flows.home import usable_settings
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
-from flows.settings import Settings, apply_environment
+from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
+from flows.settings import apply_environment
 
 app = typer.Typer(
     name="cxr",
@@ -41,6 +42,7 @@ app.add_typer(calibrate_app)
 app.command()(simulate)
 app.command()(train)
 app.command()(evaluate)
+app.command()(suppress)
 
 
 class PresetName(StrEnum):
@@ -123,6 +125,9 @@ def predict(
             show_default="all, or what --model segments",
         ),
     ] = None,
+    suppress_ribs: Annotated[
+        bool, typer.Option("--suppress-ribs", help="Take the ribs off as well: soft_tissue.png, bone.png (16 bits).")
+    ] = False,
     home: Home = None,
     sixteen_bit_png: Annotated[
         bool, typer.Option("--sixteen-bit-png", help="Accept 16-bit PNG, all 16 bits taken as grey levels.")
@@ -132,14 +137,11 @@ def predict(
 ) -> None:
     """Segment lungs, ribs and nodules: masks, overlay.png and result.json per input, and one results.parquet."""
     with reporting_errors(as_json):
-        if not any(path.exists() or path.is_symlink() for path in paths):
-            raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
-        settings = usable_settings(home)
-        apply_environment(settings)
-        warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
         wanted = _structures(structures)
-        summary = _predict(paths, out, (model, wanted), settings, sixteen_bit_png, quiet or as_json)
-    _show_prediction(summary, out, quiet, as_json)
+        how = RibMethod.classical if suppress_ribs else None
+        options = PredictOptions(model, wanted, how, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json)
+        summary = predict_into(paths, out, home, options)
+    show_prediction(summary, out, quiet, as_json)
     raise typer.Exit(PARTLY if summary["refused"] else DONE)
 
 
@@ -156,46 +158,6 @@ def _structures(names: str | None) -> tuple[Structure, ...] | None:
         got = ", ".join(unknown) or "nothing"
         raise typer.BadParameter(f"expected names of {', '.join(known)}, but got {got}", param_hint="--structures")
     return tuple(dict.fromkeys(known[name] for name in asked))
-
-
-def _predict(
-    paths: list[Path],
-    out: Path,
-    model: tuple[str, tuple[Structure, ...] | None],
-    settings: Settings,
-    sixteen_bit: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    from flows.console import showing_progress
-    from tasks.models import find_models, structures_of
-    from tasks.predict import predict_all, summarise
-
-    wanted, structures = model[0], model[1] or structures_of(model[0])
-    models = find_models(wanted, structures, settings.mlflow_tracking_uri, settings.home)
-    with showing_progress(quiet):
-        results = predict_all(paths, out, models, structures, sixteen_bit=sixteen_bit)
-    if not results:
-        raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
-    return summarise(results)
-
-
-def _show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(summary))
-        return
-    if quiet:
-        return
-    console = Console(soft_wrap=True)
-    for row in summary["rejected"]:
-        console.print(f"refused {row['input']}: {row['reason']}. {row['sentence']}", highlight=False, markup=False)
-    console.print(
-        f"{summary['done']} done, {summary['refused']} refused with {summary['model']}; results in {out}",
-        highlight=False,
-        markup=False,
-    )
-    if summary["review"]:
-        why = "a mask's estimated Dice is low, or how the image lies is uncertain"
-        console.print(f"{len(summary['review'])} need a look: {why} (`review` in {out})", highlight=False, markup=False)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import escape as glob_escape
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from data_catalog.sizes import area_mm2, spacing_record
 from tasks.models import FoundModel
 from tasks.progress import sink
 from tasks.results import TABLE, Result, write_results
+from tasks.suppress import RibRemoval, write_suppressed
 
 MAX_STEM_BYTES = 180
 
@@ -39,6 +40,7 @@ class Job:
         reader: the models.
         structures: what is written.
         model, weights_sha256, limits: for the rows and records.
+        removal: how ribs are taken away; None where they stay.
     """
 
     reader: ChestReader
@@ -46,9 +48,12 @@ class Job:
     model: str
     weights_sha256: str
     limits: str
+    removal: RibRemoval | None = None
 
     @classmethod
-    def of(cls, models: Mapping[Structure, FoundModel], structures: Sequence[Structure]) -> Job:
+    def of(
+        cls, models: Mapping[Structure, FoundModel], structures: Sequence[Structure], removal: RibRemoval | None = None
+    ) -> Job:
         """Load ``models``; the results name those of ``structures``, and that of the lungs, which reads the pose."""
         used = [models[structure] for structure in (*structures, Structure.LUNG) if structure in models]
         cards = [read_card(found.folder) for found in dict.fromkeys(used)]
@@ -58,6 +63,7 @@ class Job:
             ", ".join(dict.fromkeys(found.name for found in used)),
             "+".join(card.weights_sha256 for card in cards),
             " ".join(dict.fromkeys(card.limits for card in cards)),
+            removal,
         )
 
 
@@ -100,6 +106,7 @@ def predict_all(
     structures: Sequence[Structure],
     *,
     sixteen_bit: bool,
+    removal: RibRemoval | None = None,
 ) -> list[Result]:
     """Predict every file behind ``paths`` into ``out``; returns a row per input, refused ones too.
 
@@ -109,10 +116,11 @@ def predict_all(
         models: by structure, as :func:`~tasks.models.find_models` finds them.
         structures: what to write.
         sixteen_bit: read 16-bit PNG as if all 16 bits were used.
+        removal: how ribs are taken away, which needs lungs and ribs among ``structures``; None leaves them.
     """
     found = list(input_files(paths, out))
     sink().start("predict", len(found))
-    job = Job.of(models, structures)
+    job = Job.of(models, structures, removal)
     out.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     results: list[Result] = []
@@ -186,9 +194,14 @@ def _owner(folder: Path) -> str | None:
 def write_prediction(radiograph: Radiograph, prediction: Prediction, file: Path, folder: Path, job: Job) -> Result:
     """Write a mask per structure, ``nodules.json``, ``overlay.png`` and ``result.json`` of one input into ``folder``.
 
+    With ``job.removal``, what :func:`~tasks.suppress.write_suppressed` writes as well.
+
     The folder is replaced as a whole: masks, record and picture are of one call, also where it is interrupted.
     """
+    suppressed = job.removal.apply(radiograph, prediction, file) if job.removal else None
     result = _result(radiograph, prediction, file, folder, job)
+    if suppressed and suppressed.doubts:
+        result = replace(result, flags=[*result.flags, "suppression_doubtful"])
     masks = {structure.value: mask for structure, mask in prediction.masks.masks.items()}
     masks |= {f"lung_{side}": mask for side, mask in prediction.parts.items()}
     with replacing_folder(folder) as part:
@@ -199,7 +212,10 @@ def write_prediction(radiograph: Radiograph, prediction: Prediction, file: Path,
             _write_json(part / "nodules.json", record)
         picture = draw_structures(radiograph.pixels, prediction.masks.masks, prediction.candidates or (), side=1024)
         write_png(part / "overlay.png", picture)
-        _write_json(part / "result.json", _record(result, radiograph, prediction, job))
+        record = _record(result, radiograph, prediction, job)
+        if suppressed:
+            record["suppression"] = write_suppressed(suppressed, radiograph, part)
+        _write_json(part / "result.json", record)
     return result
 
 

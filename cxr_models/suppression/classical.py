@@ -1,6 +1,6 @@
 """Ribs without a network after the mask: what lies over a membrane between the ribs, smoothed along them, is bone.
 
-Between its two borders a rib adds to the lung behind it, and what it adds changes slowly along it, unlike vessels, which
+Between its two borders a rib adds to the lung behind it, and what it adds changes slowly along it, unlike vessels, that
 cross it (the idea of Hogeweg et al., IEEE TMI 2013, and of Horvath et al. 2013). So the lung's brightness behind the
 ribs is carried over from the gaps by a membrane (Laplace's equation); what the image has on top of it is averaged along
 the ribs; that is the bone layer. It is subtracted, so vessels and nodules on a rib stay as they are.
@@ -55,7 +55,7 @@ class ClassicalConfig(BaseModel):
 
 
 def bone_layer(pixels: Floats, rib: Mask, lung: Mask | None = None, config: ClassicalConfig | None = None) -> Floats:
-    """What ribs add to the grey levels: (H, W) float32, at least 0, 0 where ``rib`` is not.
+    """What ribs add to the grey levels: (H, W) float32, at least 0, 0 away from ``rib``.
 
     Args:
         pixels: (H, W) float32, bone bright.
@@ -68,13 +68,14 @@ def bone_layer(pixels: Floats, rib: Mask, lung: Mask | None = None, config: Clas
     small = [_at_side(plane, config.membrane_side) for plane in (image, ribs)]
     side = max(image.shape)
     base = membrane(np.asarray(small[0], np.float32), small[1] > 0.5, config.calm * max(small[0].shape))
-    base = cv2.resize(base, image.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    behind = cv2.resize(base, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
     inside = ribs > 0.5
     trust = _trust(lungs > 0.5, config.edge * side) * inside
-    layer = average_along(image - base, trust, directions(ribs, config.turn * side), config.along * side)
-    layer = config.amount * np.maximum(layer, 0) * inside
-    layer = layer if layer.shape == pixels.shape else cv2.resize(layer, pixels.shape[::-1])
-    return np.where(rib, layer, 0).astype(np.float32)
+    excess = average_along(image - behind, trust, directions(ribs, config.turn * side), config.along * side)
+    layer = (config.amount * np.maximum(excess, 0) * inside).astype(np.float32)
+    if layer.shape != pixels.shape:
+        layer = np.asarray(cv2.resize(layer, (pixels.shape[1], pixels.shape[0])), np.float32)
+    return layer
 
 
 def membrane(image: Floats, hidden: Mask, calm: float) -> Floats:
@@ -133,7 +134,8 @@ def average_along(values: Floats, weights: Floats, direction: tuple[Floats, Floa
     """Weighted Gaussian average of ``values`` along the field lines of ``direction`` (Cabral and Leedom 1993).
 
     Args:
-        values, weights: (H, W) float32; weights at least 0.
+        values: (H, W) float32.
+        weights: (H, W) float32, at least 0.
         direction: unit vectors (column, row), each (H, W) float32; their sign does not matter.
         length: standard deviation, pixels.
 
@@ -144,16 +146,20 @@ def average_along(values: Floats, weights: Floats, direction: tuple[Floats, Floa
     field = np.dstack(direction).astype(np.float32)
     total = weighted.copy()
     step = np.float32(_REACH * length / _STEPS)
-    rows, columns = np.indices(values.shape, np.float32)
+    start = np.indices(values.shape, np.float32)
     for sign in (1, -1):
-        x, y, heading = columns.copy(), rows.copy(), field * np.float32(sign)
+        y, x = start[0], start[1]
+        heading = field * np.float32(sign)
         for number in range(1, _STEPS + 1):
-            x += step * heading[..., 0]
-            y += step * heading[..., 1]
-            heading = _onwards(cv2.remap(field, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE), heading)
+            x, y = x + step * heading[..., 0], y + step * heading[..., 1]
+            heading = _onwards(_at(field, x, y, cv2.INTER_NEAREST, cv2.BORDER_REPLICATE), heading)
             share = np.float32(np.exp(-0.5 * (number * step / length) ** 2))
-            total += share * cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+            total += share * _at(weighted, x, y, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     return np.where(total[..., 1] > 1e-6, total[..., 0] / np.maximum(total[..., 1], 1e-6), 0).astype(np.float32)
+
+
+def _at(planes: Floats, x: Floats, y: Floats, how: int, border: int) -> Floats:
+    return np.asarray(cv2.remap(planes, x, y, how, borderMode=border), np.float32)
 
 
 def _onwards(field: Floats, heading: Floats) -> Floats:

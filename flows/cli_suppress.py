@@ -1,0 +1,48 @@
+"""``cxr suppress``: radiographs without their ribs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_catalog.radiograph import Structure
+from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
+from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
+
+
+def suppress(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PNG, JPEG or DICOM files, or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    method: Annotated[RibMethod, typer.Option(help="How bone is told from what lies behind it.")] = RibMethod.classical,
+    rib_mask: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="An 8-bit image of the radiograph's size, bright where there is rib, in place of the predicted ribs; "
+            "for one radiograph.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="For lungs and ribs: auto, bundled, a bundled model's name, an alias, or a folder.")
+    ] = "auto",
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="All is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
+    ] = None,
+    sixteen_bit_png: Annotated[
+        bool, typer.Option("--sixteen-bit-png", help="Accept 16-bit PNG, all 16 bits taken as grey levels.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take the ribs off radiographs: soft_tissue.png and bone.png (16 bits, native size), before_after.png, masks."""
+    options = PredictOptions(
+        model, (Structure.LUNG, Structure.RIB), method, rib_mask, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json
+    )
+    with reporting_errors(as_json):
+        summary = predict_into(paths, out, home, options)
+    show_prediction(summary, out, quiet, as_json)
+    raise typer.Exit(PARTLY if summary["refused"] else DONE)

@@ -1,0 +1,97 @@
+"""What ``cxr predict`` and ``cxr suppress`` share: find models, predict, say what came of it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from data_catalog.radiograph import Structure
+from flows.home import UsageError, usable_settings
+from flows.settings import apply_environment
+
+
+class RibMethod(StrEnum):
+    """How ribs are taken away."""
+
+    classical = "classical"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What to predict with.
+
+    Attributes:
+        model: "auto", "bundled", a name, an alias or a folder.
+        structures: what to segment; None for all there is.
+        method: how ribs are taken away; None leaves them.
+        rib_mask: of the one input, in place of the predicted ribs.
+        sixteen_bit: read 16-bit PNG as if all 16 bits were used.
+        quiet: no progress is shown.
+    """
+
+    model: str
+    structures: tuple[Structure, ...] | None
+    method: RibMethod | None = None
+    rib_mask: Path | None = None
+    sixteen_bit: bool = False
+    quiet: bool = False
+
+
+def predict_into(paths: list[Path], out: Path, home: Path | None, options: PredictOptions) -> dict[str, Any]:
+    """Predict what lies behind ``paths`` into ``out``; returns counts (:func:`~tasks.predict.summarise`).
+
+    Raises:
+        typer.BadParameter: none of the paths exists, or a rib mask for several inputs.
+        UsageError: nothing to predict.
+        PackageError: no model.
+    """
+    if not any(path.exists() or path.is_symlink() for path in paths):
+        raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
+    if options.rib_mask is not None and (len(paths) > 1 or paths[0].is_dir()):
+        raise typer.BadParameter("a rib mask belongs to one radiograph: name one file", param_hint="--rib-mask")
+    settings = usable_settings(home)
+    apply_environment(settings)
+    warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
+    from cxr_models.suppression.suppressor import METHODS
+    from flows.console import showing_progress
+    from tasks.models import find_models, structures_of
+    from tasks.predict import predict_all, summarise
+    from tasks.suppress import RibRemoval
+
+    structures, removal = options.structures or structures_of(options.model), None
+    if options.method is not None:
+        structures = tuple(dict.fromkeys((*structures, Structure.LUNG, Structure.RIB)))
+        removal = RibRemoval(METHODS[options.method.value], options.rib_mask)
+    models = find_models(options.model, structures, settings.mlflow_tracking_uri, settings.home)
+    with showing_progress(options.quiet):
+        results = predict_all(paths, out, models, structures, sixteen_bit=options.sixteen_bit, removal=removal)
+    if not results:
+        raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
+    return summarise(results)
+
+
+def show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: bool) -> None:
+    """The counts for a person or, as JSON, for a program."""
+    if as_json:
+        print(json.dumps(summary))
+        return
+    if quiet:
+        return
+    console = Console(soft_wrap=True)
+    for row in summary["rejected"]:
+        console.print(f"refused {row['input']}: {row['reason']}. {row['sentence']}", highlight=False, markup=False)
+    console.print(
+        f"{summary['done']} done, {summary['refused']} refused with {summary['model']}; results in {out}",
+        highlight=False,
+        markup=False,
+    )
+    if summary["review"]:
+        why = "a mask's estimated Dice is low, or how the image lies is uncertain"
+        console.print(f"{len(summary['review'])} need a look: {why} (`review` in {out})", highlight=False, markup=False)
