@@ -89,8 +89,9 @@ def contrast_kept(
 ) -> KeptContrast | None:
     """Contrast of one lesion in a radiograph and in what came out of the removal of ribs.
 
-    Give the true rib-free image as ``before`` where it is known: then a rib over the lesion or over its ring cannot be
-    mistaken for contrast.
+    A rib over the lesion or over its ring counts as contrast or hides it: against the radiograph even the true rib-free
+    image does not score 1 (phantoms: 0.7 to 1.1). So give the true image as ``before`` where it is known, and for
+    nodules that were set into a radiograph ask :func:`signal_kept`.
 
     Args:
         before: (H, W) float in units of [0, 1] grey levels, MONOCHROME2.
