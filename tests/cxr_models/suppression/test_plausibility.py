@@ -14,7 +14,7 @@ def test_the_true_ribs_of_phantoms_are_believed():
         patient = render_patient(PhantomConfig(patients=2, size=256, seed=5), index)
         before, after = (plane.astype(np.float32) for plane in (patient.radiograph, patient.soft_tissue))
         low, high = np.percentile(before, [0.5, 99.5])
-        rib = patient.masks[Structure.RIB]
+        rib = patient.masks.masks[Structure.RIB]
         assert doubts_about((before - after) / (high - low) * rib, rib, (before - low) / (high - low)) == ()
 
 

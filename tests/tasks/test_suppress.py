@@ -1,0 +1,96 @@
+"""What ``cxr suppress`` writes for an input, on a real model folder (untrained: ribs are given); what it refuses."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from cxr_models.package import save_package
+from cxr_models.segmentation import SegmentationConfig, build_network
+from cxr_models.suppression.suppressor import METHODS
+from data_catalog.preprocess import PreprocessConfig
+from data_catalog.radiograph import Structure
+from data_catalog.refusals import Reason, Refusal
+from tasks.models import FoundModel
+from tasks.predict import predict_all
+from tasks.suppress import RibRemoval, read_rib_mask, sixteen_bit
+
+SIZE = 160
+WANTED = (Structure.LUNG, Structure.RIB)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """An untrained model of lungs and ribs."""
+    folder = tmp_path_factory.mktemp("model") / "package"
+    network = SegmentationConfig(structures=WANTED, channels=(4, 8))
+    fields = {"name": "two", "manifest_sha256": "0" * 64, "test_rows": (), "commit": "", "seed": 0, "epochs": 0}
+    fields |= {"input": PreprocessConfig(size=32), "network": network, "training": {}, "sources": ()}
+    save_package(folder, build_network(network).state_dict(), fields)
+    return dict.fromkeys(WANTED, FoundModel(folder, "two"))
+
+
+@pytest.fixture
+def chest(tmp_path, make_chest_image):
+    """A chest of 8 bits with stripes over its lungs, and the image of their mask."""
+    image, lung = make_chest_image(SIZE, 1)
+    rib = lung & (np.mgrid[:SIZE, :SIZE][0] % 24 < 9)
+    pixels = np.clip(image.astype(int) + 30 * rib, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "chest.png"), pixels)
+    cv2.imwrite(str(tmp_path / "ribs.png"), rib.astype(np.uint8) * 255)
+    return tmp_path / "chest.png", tmp_path / "ribs.png", pixels, rib
+
+
+def run(models, path, out, mask=None):
+    removal = RibRemoval(METHODS["classical"], mask)
+    return predict_all([path], out, models, WANTED, sixteen_bit=False, removal=removal)[0]
+
+
+def test_both_images_have_sixteen_bits_and_add_up_to_the_radiograph(models, chest, tmp_path):
+    path, mask, pixels, rib = chest
+    result = run(models, path, tmp_path / "out", mask)
+    assert (result.status, result.folder) == ("done", "chest")
+    folder = tmp_path / "out/chest"
+    soft, bone = (cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_UNCHANGED) for name in ("soft_tissue", "bone"))
+    assert soft.dtype == bone.dtype == np.uint16
+    np.testing.assert_allclose(soft.astype(int) + bone, pixels.astype(int) * 257, atol=1)
+    far = cv2.dilate(rib.astype(np.uint8), np.ones((5, 5))) == 0
+    np.testing.assert_array_equal(soft[far], pixels[far].astype(np.uint16) * 257)
+    inner = rib & (cv2.erode(rib.astype(np.uint8), np.ones((3, 3))) > 0)
+    assert 15 < np.median(bone[inner]) / 257 < 45
+    record = json.loads((folder / "result.json").read_text())["suppression"]
+    assert record["method"] == "classical"
+    assert 0 < record["changed_share"] < 0.4
+    assert cv2.imread(str(folder / "before_after.png")).shape[1] == 2 * SIZE + 4
+
+
+def test_nothing_of_it_is_written_where_nobody_asked(models, chest, tmp_path):
+    predict_all([chest[0]], tmp_path / "out", models, WANTED, sixteen_bit=False)
+    assert not (tmp_path / "out/chest/soft_tissue.png").exists()
+    assert "suppression" not in json.loads((tmp_path / "out/chest/result.json").read_text())
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_mask_of_nothing_or_of_everything_is_a_row_with_its_reason(models, chest, tmp_path, level):
+    flat = np.full((SIZE, SIZE), level, np.uint8)
+    flat[0, 0] = 255 - level if level else 1  # a flat image is refused before
+    cv2.imwrite(str(tmp_path / "bad.png"), flat)
+    result = run(models, chest[0], tmp_path / "out", tmp_path / "bad.png")
+    assert (result.status, result.reason) == ("refused", "mask_invalid")
+    assert ("empty" if level == 0 else "covers") in result.sentence
+    assert not (tmp_path / "out/chest").exists()
+
+
+def test_a_mask_of_another_size_says_both_sizes(chest, tmp_path):
+    cv2.imwrite(str(tmp_path / "small.png"), cv2.imread(str(chest[1]), 0)[:100])
+    with pytest.raises(Refusal, match="160 x 160, but got 160 x 100") as refused:
+        read_rib_mask(tmp_path / "small.png", (SIZE, SIZE))
+    assert refused.value.reason is Reason.MASK_SIZE_MISMATCH
+
+
+def test_sixteen_bits_hold_every_level_of_eight():
+    levels = np.arange(256, dtype=np.float32).reshape(16, 16) / np.float32(255)
+    np.testing.assert_array_equal(sixteen_bit(levels), np.arange(256).reshape(16, 16) * 257)
+    deep = np.arange(65536, dtype=np.float32).reshape(256, 256) / np.float32(65535)
+    np.testing.assert_array_equal(sixteen_bit(deep), np.arange(65536).reshape(256, 256))
