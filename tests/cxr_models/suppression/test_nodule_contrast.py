@@ -122,6 +122,14 @@ def test_a_lesion_of_no_contrast_or_without_a_ring_is_left_out():
     assert contrast_kept(seen, seen, lesion, within=disc(20)).contrast_ratio == 1
 
 
+@pytest.mark.parametrize(("pixels", "measured"), [(15, False), (16, True)])
+def test_a_ring_of_a_few_pixels_is_too_little(pixels, measured):
+    lesion, seen = disc(6), noisy() + 0.1 * disc(6)
+    within = np.zeros((60, 60), bool)
+    within[tuple(np.argwhere(ring_around(lesion))[:pixels].T)] = True
+    assert (contrast_kept(seen, seen, lesion, within=within) is not None) == measured
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1000), st.floats(-1, 2))
 def test_the_signal_kept_is_a_share_whatever_else_was_done(seed, share):
@@ -130,6 +138,14 @@ def test_the_signal_kept_is_a_share_whatever_else_was_done(seed, share):
     signal = 0.1 * disc(7) * np.random.default_rng(seed).random((60, 60))
     after = noisy(seed + 1, scale=0.3)
     assert signal_kept(before, before + signal, after, after + share * signal, lesion) == pytest.approx(share, abs=1e-9)
+
+
+def test_the_signal_kept_is_the_slope_through_the_origin():
+    """Against numpy's solver, where what is left is no exact share."""
+    lesion = disc(6)
+    before, signal, left, after = (noisy(seed, scale=0.1) for seed in range(4))
+    (slope,), *_ = np.linalg.lstsq(signal[lesion][:, None], left[lesion], rcond=None)
+    assert signal_kept(before, before + signal, after, after + left, lesion) == pytest.approx(slope, abs=1e-9)
 
 
 def test_a_lesion_that_changed_nothing_has_no_signal():
