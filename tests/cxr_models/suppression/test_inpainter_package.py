@@ -158,7 +158,7 @@ def test_four_channels(bare):
         ("model_index.json", {"unet": ["os", "system"]}, "but got system"),
         ("scheduler/scheduler_config.json", {"_class_name": "NoScheduler"}, "but got NoScheduler"),
         ("unet/config.json", {"block_out_channels": [16, 48]}, "size in config.json"),
-        ("unet/config.json", {"layers_per_block": 2}, "weights of every layer"),
+        ("unet/config.json", {"layers_per_block": 2}, "size in config.json"),
         ("unet/config.json", {"sample_size": 9}, "multiple of 8, but got 36"),
     ],
 )

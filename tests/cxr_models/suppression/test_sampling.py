@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from pydantic import ValidationError
 
 from cxr_models.suppression.sampling import SamplingConfig, denoise, make_scheduler, prepare_start, start_noise
@@ -83,9 +84,9 @@ def test_schedules_that_leave_no_step(tiny_pipeline):
     scheduler = make_scheduler(tiny_pipeline.scheduler, "ddim")
     with pytest.raises(ValueError, match=r"leave a step of 2, but got 0\.3"):
         prepare_start(scheduler, noise, noise, SamplingConfig(steps=2, strength=0.3))
-    tiny_pipeline.scheduler.register_to_config(num_train_timesteps=50)
+    short = make_scheduler(DDIMScheduler(num_train_timesteps=50), "ddim")
     with pytest.raises(ValueError, match=r"at most 50 `steps`.*got 51"):
-        prepare_start(make_scheduler(tiny_pipeline.scheduler, "ddim"), noise, noise, SamplingConfig(steps=51))
+        prepare_start(short, noise, noise, SamplingConfig(steps=51))
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"strength": 0}, {"strength": 1.1}, {"guidance": 0.5}, {"batch": 0}])
