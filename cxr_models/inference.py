@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.inferers import sliding_window_inference
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch.nn import functional as F
 
 from cxr_models.detection import DetectionConfig
+from cxr_models.monai_parts import sliding_window_inference
 from cxr_models.precision import Precision, autocast
 from cxr_models.segmentation import SegmentationNetwork
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from monai.losses import DiceLoss, TverskyLoss
 from torch.nn import functional as F
 
+from cxr_models.monai_parts import DiceLoss, TverskyLoss
 from cxr_models.segmentation import TURNS, Head
 from data_catalog.preprocess import IGNORE
 

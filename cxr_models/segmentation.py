@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from monai.networks.nets import BasicUNet, UNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
+from cxr_models.monai_parts import BasicUNet, UNet
 from data_catalog.radiograph import Structure
 
 Head = Literal["none", "present", "pose"]

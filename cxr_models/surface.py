@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from monai.metrics.utils import get_mask_edges, get_surface_distance
 from scipy import ndimage
+
+from cxr_models.monai_parts import get_mask_edges, get_surface_distance
 
 Mask = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float64]

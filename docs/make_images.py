@@ -1,6 +1,6 @@
-"""Make the pictures of the documentation: ``docs/images/phantoms.png`` and, from a run's report, ``report.png``.
+"""Make the pictures of the documentation: ``phantoms.png``, ``suppression.png`` and, of a run's report, ``report.png``.
 
-    python docs/make_images.py                 # the contact sheet, about a minute
+    python docs/make_images.py                 # the contact sheets, about two minutes
     python docs/make_images.py --report FILE   # a screenshot of that report.html; needs chromium
 
 Phantoms only: no radiograph of a patient belongs into the repository.
@@ -20,12 +20,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cxr_models.bundled import BUNDLED
+from cxr_models.chest import ChestReader
 from cxr_models.phantom import PhantomConfig, render_patient
 from cxr_models.phantom.projection import BITS_STORED
-from data_catalog.radiograph import MaskSet, Structure
+from cxr_models.suppression.suppressor import METHODS, suppress
+from data_catalog.radiograph import MaskSet, Radiograph, Structure
 
 IMAGES = Path(__file__).parent / "images"
-PATIENTS, SEED, TILE = 8, 7, 192
+PATIENTS, SEED, TILE, WIDE = 8, 7, 192, 250
+FULL_SCALE = (1 << BITS_STORED) - 1
 MOST_BYTES = 400_000
 OUTLINES = {Structure.LUNG: (80, 220, 80), Structure.NODULE: (60, 60, 255)}
 RIBS = (255, 170, 40)
@@ -42,6 +46,20 @@ def contact_sheet() -> Picture:
         plain = _tile(patient.radiograph)
         columns.append(np.vstack([plain, marked(plain, patient.masks), _tile(patient.soft_tissue)]))
     return np.asarray(np.hstack(columns), np.uint8)
+
+
+def ribs_off(columns: int = 5) -> Picture:
+    """Phantoms; below each what `cxr suppress` makes of it, then the truth: (3 T, columns T, 3) BGR."""
+    reader = ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.RIB: BUNDLED / "cxr-rib"})
+    made = []
+    for index in range(columns):
+        patient = render_patient(PhantomConfig(patients=columns, size=512, seed=SEED), index)
+        levels = patient.radiograph.astype(np.float32) / np.float32(FULL_SCALE)
+        radiograph = Radiograph(levels, sha256="0" * 64)
+        done = suppress(radiograph, reader.read(radiograph).masks, METHODS["classical"])
+        after = np.rint(done.pixels * FULL_SCALE).astype(np.uint16)
+        made.append(np.vstack([_tile(plane, WIDE) for plane in (patient.radiograph, after, patient.soft_tissue)]))
+    return np.asarray(np.hstack(made), np.uint8)
 
 
 def marked(tile: Picture, masks: MaskSet) -> Picture:
@@ -101,9 +119,9 @@ def write(picture: Picture, path: Path) -> None:
     print(f"{path}: {size} bytes")
 
 
-def _tile(stored: npt.NDArray[np.uint16]) -> Picture:
-    grey = (stored.astype(np.float32) * 255 / ((1 << BITS_STORED) - 1)).round().astype(np.uint8)
-    return np.asarray(cv2.cvtColor(cv2.resize(grey, (TILE, TILE), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR))
+def _tile(stored: npt.NDArray[np.uint16], side: int = TILE) -> Picture:
+    grey = (stored.astype(np.float32) * 255 / FULL_SCALE).round().astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR))
 
 
 def main() -> None:
@@ -115,6 +133,7 @@ def main() -> None:
         write(screenshot(report), IMAGES / "report.png")
         return
     write(contact_sheet(), IMAGES / "phantoms.png")
+    write(ribs_off(), IMAGES / "suppression.png")
 
 
 if __name__ == "__main__":
