@@ -20,8 +20,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 class SmallModelConfig(BaseModel):
     """Sizes of the networks. The defaults hold 14 M parameters, 28 MB in float16.
 
-    ``AutoencoderKL`` and not ``AutoencoderTiny``: for the time of the latter with 64 channels (at 256 x 256 on one core
-    320 ms there and back against 510 ms) its latents are drawn to a unit normal, which is what the diffusion starts from.
+    ``AutoencoderKL`` and not ``AutoencoderTiny``: it is no slower than the latter with 64 channels (there and back at
+    256 x 256 on one core 320 ms against 510), and its latents are drawn to a unit normal, where the diffusion starts.
 
     Attributes:
         size: side of the image grid in pixels.
