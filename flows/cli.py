@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from data_catalog.radiograph import Structure
 from flows import cli_fetch  # noqa: F401  (its command belongs to data_app)
 from flows.cli_calibrate import calibrate_app
 from flows.cli_data import data_app
@@ -137,27 +136,11 @@ def predict(
 ) -> None:
     """Segment lungs, ribs and nodules: masks, overlay.png and result.json per input, and one results.parquet."""
     with reporting_errors(as_json):
-        wanted = _structures(structures)
         how = RibMethod.classical if suppress_ribs else None
-        options = PredictOptions(model, wanted, how, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json)
+        options = PredictOptions(model, structures, how, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json)
         summary = predict_into(paths, out, home, options)
     show_prediction(summary, out, quiet, as_json)
     raise typer.Exit(PARTLY if summary["refused"] else DONE)
-
-
-def _structures(names: str | None) -> tuple[Structure, ...] | None:
-    """``--structures`` as structures, each once; None without it."""
-    from tasks.models import MODEL_NAMES
-
-    if names is None:
-        return None
-    known = {structure.value: structure for structure in MODEL_NAMES}
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in asked if name not in known]
-    if unknown or not asked:
-        got = ", ".join(unknown) or "nothing"
-        raise typer.BadParameter(f"expected names of {', '.join(known)}, but got {got}", param_hint="--structures")
-    return tuple(dict.fromkeys(known[name] for name in asked))
 
 
 @app.command()

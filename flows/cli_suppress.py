@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from data_catalog.radiograph import Structure
 from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
 from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
 
@@ -39,9 +38,7 @@ def suppress(
     as_json: AsJson = False,
 ) -> None:
     """Take the ribs off radiographs: soft_tissue.png and bone.png (16 bits, native size), before_after.png, masks."""
-    options = PredictOptions(
-        model, (Structure.LUNG, Structure.RIB), method, rib_mask, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json
-    )
+    options = PredictOptions(model, "lung,rib", method, rib_mask, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json)
     with reporting_errors(as_json):
         summary = predict_into(paths, out, home, options)
     show_prediction(summary, out, quiet, as_json)

@@ -29,7 +29,7 @@ class PredictOptions:
 
     Attributes:
         model: "auto", "bundled", a name, an alias or a folder.
-        structures: what to segment; None for all there is.
+        structures: names of what to segment, with commas; None for all there is.
         method: how ribs are taken away; None leaves them.
         rib_mask: of the one input, in place of the predicted ribs.
         sixteen_bit: read 16-bit PNG as if all 16 bits were used.
@@ -37,7 +37,7 @@ class PredictOptions:
     """
 
     model: str
-    structures: tuple[Structure, ...] | None
+    structures: str | None
     method: RibMethod | None = None
     rib_mask: Path | None = None
     sixteen_bit: bool = False
@@ -48,7 +48,7 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     """Predict what lies behind ``paths`` into ``out``; returns counts (:func:`~tasks.predict.summarise`).
 
     Raises:
-        typer.BadParameter: none of the paths exists, or a rib mask for several inputs.
+        typer.BadParameter: none of the paths exists, a rib mask for several inputs, or a structure of another name.
         UsageError: nothing to predict.
         PackageError: no model.
     """
@@ -57,7 +57,7 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     if options.rib_mask is not None and (len(paths) > 1 or paths[0].is_dir()):
         raise typer.BadParameter("a rib mask belongs to one radiograph: name one file", param_hint="--rib-mask")
     settings = usable_settings(home)
-    apply_environment(settings)
+    apply_environment(settings)  # before anything imports MLflow
     warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
     from cxr_models.suppression.suppressor import METHODS
     from flows.console import showing_progress
@@ -65,7 +65,7 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     from tasks.predict import predict_all, summarise
     from tasks.suppress import RibRemoval
 
-    structures, removal = options.structures or structures_of(options.model), None
+    structures, removal = _structures(options.structures) or structures_of(options.model), None
     if options.method is not None:
         structures = tuple(dict.fromkeys((*structures, Structure.LUNG, Structure.RIB)))
         removal = RibRemoval(METHODS[options.method.value], options.rib_mask)
@@ -75,6 +75,21 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     if not results:
         raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
     return summarise(results)
+
+
+def _structures(names: str | None) -> tuple[Structure, ...] | None:
+    """``--structures`` as structures, each once; None without it."""
+    from tasks.models import MODEL_NAMES
+
+    if names is None:
+        return None
+    known = {structure.value: structure for structure in MODEL_NAMES}
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        got = ", ".join(unknown) or "nothing"
+        raise typer.BadParameter(f"expected names of {', '.join(known)}, but got {got}", param_hint="--structures")
+    return tuple(dict.fromkeys(known[name] for name in asked))
 
 
 def show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: bool) -> None:

@@ -1,6 +1,8 @@
 """``cxr suppress`` and ``cxr predict --suppress-ribs`` from the command line, with the bundled models."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -40,6 +42,14 @@ def test_predict_takes_the_ribs_off_where_asked(phantom, tmp_path, session_home)
     record = json.loads((tmp_path / "o/chest/result.json").read_text())
     assert record["structures"] == ["lung", "rib"]
     assert record["suppression"]["method"] == "classical"
+
+
+def test_a_process_of_its_own_finds_its_home_before_mlflow_is_imported(phantom, tmp_path):
+    command = [sys.executable, "-m", "flows.cli", "predict", str(phantom[0]), "--out", str(tmp_path / "o")]
+    command += ["--structures", "lung", "--suppress-ribs", "--home", str(tmp_path / "home"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-500:]
+    assert (tmp_path / "o/chest/soft_tissue.png").is_file()
 
 
 def test_a_mask_drawn_by_hand_is_used(phantom, tmp_path, session_home):
