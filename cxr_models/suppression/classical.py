@@ -47,11 +47,11 @@ class ClassicalConfig(BaseModel):
 
     membrane_side: int = Field(default=512, ge=64, le=1024)
     side: int = Field(default=1024, ge=64, le=4096)
-    calm: float = Field(default=0.004, gt=0, le=0.05)
+    calm: float = Field(default=0.002, gt=0, le=0.05)
     along: float = Field(default=0.1, gt=0, le=0.3)
-    turn: float = Field(default=0.01, gt=0, le=0.1)
-    edge: float = Field(default=0.024, gt=0, le=0.2)
-    amount: float = Field(default=1.0, ge=0, le=1)
+    turn: float = Field(default=0.006, gt=0, le=0.1)
+    edge: float = Field(default=0.016, gt=0, le=0.2)
+    amount: float = Field(default=0.9, ge=0, le=1)
 
 
 def bone_layer(pixels: Floats, rib: Mask, lung: Mask | None = None, config: ClassicalConfig | None = None) -> Floats:
