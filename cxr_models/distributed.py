@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
+from torch.multiprocessing.spawn import ProcessContext, ProcessException, ProcessExitedException, start_processes
 
 T = TypeVar("T")
 HERE = "127.0.0.1"
@@ -75,8 +75,7 @@ def group(processes: int, device: str, work: Callable[..., object], *arguments: 
     except BaseException as error:
         _end(started, error)
         raise
-    while not started.join():
-        pass
+    _wait(started, store)
 
 
 def shares(rows: Sequence[T], images: int) -> Iterator[list[T]]:
@@ -152,6 +151,7 @@ def _help(index: int, port: int, processes: int, device: str, threads: int, work
     store.set(f"ready-{index + 1}", "1")
     with _joined(store, index + 1, processes, device) as own:
         work(own, *arguments)
+        store.set(f"done-{index + 1}", "1")
 
 
 @contextmanager
@@ -198,6 +198,18 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _wait(started: ProcessContext, store: dist.TCPStore) -> None:
+    """Wait for the other processes to end. One that had done its work may abort while torch shuts down in it."""
+    try:
+        while not started.join():
+            pass
+    except ProcessExitedException as failure:
+        if failure.signal_name is None or not store.check(
+            [f"done-{other}" for other in range(1, len(started.processes) + 1)]
+        ):
+            raise
 
 
 def _end(started: ProcessContext, error: BaseException) -> None:
