@@ -7,8 +7,6 @@ Prints one JSON object. Needs no training and no GPU. Held back is what the mode
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from _rows import print_rows
 
 from cxr_models.assessment import degraded
 from cxr_models.bundled import BUNDLED, recipe_of
@@ -233,17 +232,5 @@ def quality_rows(data: Path, each: int = 8) -> dict[str, Any]:
 ROWS = {"lung": lung_rows, "quality": quality_rows, "rib": rib_rows, "nodule": nodule_rows}
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"{', '.join(ROWS)}; with commas")
-    arguments = parser.parse_args()
-    found: dict[str, Any] = {}
-    for name in arguments.rows.split(","):
-        found |= ROWS[name](arguments.data)
-    print(json.dumps(found, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    print_rows(__doc__, ROWS)

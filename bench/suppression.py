@@ -7,8 +7,6 @@ Prints one JSON object. Needs no training and no GPU. All methods side by side; 
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 import tomllib
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from _rows import print_rows
 from segmentation import held_back
 
 from cxr_models.bundled import BUNDLED, recipe_of
@@ -176,17 +175,5 @@ def time_rows(data: Path, repeats: int = 5) -> dict[str, Any]:
 ROWS = {"simulated": simulated_rows, "kept": kept_rows, "time": time_rows}
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"{', '.join(ROWS)}; with commas")
-    arguments = parser.parse_args()
-    found: dict[str, Any] = {}
-    for name in arguments.rows.split(","):
-        found |= ROWS[name](arguments.data)
-    print(json.dumps(found, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    print_rows(__doc__, ROWS)

@@ -21,7 +21,7 @@ from flows.cli_simulate import simulate
 from flows.cli_suppress import suppress
 from flows.cli_train import train
 from flows.home import usable_settings
-from flows.outcome import DONE, FAILED, PARTLY, AsJson, Quiet, reporting_errors
+from flows.outcome import DONE, FAILED, PARTLY, AsJson, Home, Quiet, SixteenBitPng, reporting_errors
 from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
 from flows.settings import apply_environment
 
@@ -49,12 +49,6 @@ class PresetName(StrEnum):
 
     demo = "demo"
     full = "full"
-
-
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Everything is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
-]
 
 
 @app.command()
@@ -128,9 +122,7 @@ def predict(
         bool, typer.Option("--suppress-ribs", help="Take the ribs off as well: soft_tissue.png, bone.png (16 bits).")
     ] = False,
     home: Home = None,
-    sixteen_bit_png: Annotated[
-        bool, typer.Option("--sixteen-bit-png", help="Accept 16-bit PNG, all 16 bits taken as grey levels.")
-    ] = False,
+    sixteen_bit_png: SixteenBitPng = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from flows.cli_data import source_spec
 from flows.home import UsageError, check_home, usable_settings
-from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
+from flows.outcome import DONE, PARTLY, AsJson, Home, Quiet, reporting_errors
 from flows.settings import Settings, apply_environment
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", "-o", help="Folder to write; must not exist.  \\[default: in home]", show_default=False),
     ] = None,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="All is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
-    ] = None,
+    home: Home = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
+from flows.outcome import DONE, PARTLY, AsJson, Home, Quiet, SixteenBitPng, reporting_errors
 from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
 
 
@@ -27,13 +27,8 @@ def suppress(
     model: Annotated[
         str, typer.Option(help="For lungs and ribs: auto, bundled, a bundled model's name, an alias, or a folder.")
     ] = "auto",
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="All is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
-    ] = None,
-    sixteen_bit_png: Annotated[
-        bool, typer.Option("--sixteen-bit-png", help="Accept 16-bit PNG, all 16 bits taken as grey levels.")
-    ] = False,
+    home: Home = None,
+    sixteen_bit_png: SixteenBitPng = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:

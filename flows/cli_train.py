@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cxr_models.bundled import recipe_of
 from flows.home import usable_settings
-from flows.outcome import DONE, PARTLY, AsJson, Quiet, reporting_errors
+from flows.outcome import DONE, PARTLY, AsJson, Home, Quiet, reporting_errors
 
 
 class Target(StrEnum):
@@ -37,10 +37,6 @@ Processes = Annotated[int | None, typer.Option(min=1, help="That share the train
 Config = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="TOML with values over the recipe's (docs/configuration.md)."),
-]
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="All is kept here.  \\[default: $CXR_HOME or ./cxr-home]", show_default=False),
 ]
 Workers = Annotated[
     str | None, typer.Option(help="Who converts and preprocesses, as in `cxr run`.", show_default="threads:2")

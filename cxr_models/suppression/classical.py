@@ -64,8 +64,10 @@ def bone_layer(pixels: Floats, rib: Mask, lung: Mask | None = None, config: Clas
         config: lengths and sizes.
     """
     config = config or ClassicalConfig()
-    image, ribs, lungs = (_at_side(plane, config.side) for plane in (pixels, rib, _known(lung, rib)))
-    small = [_at_side(plane, config.membrane_side) for plane in (image, ribs)]
+    image, ribs, lungs = (
+        at_side(plane, config.side) for plane in (pixels, rib, np.zeros_like(rib) if lung is None else lung)
+    )
+    small = [at_side(plane, config.membrane_side) for plane in (image, ribs)]
     side = max(image.shape)
     base = membrane(np.asarray(small[0], np.float32), small[1] > 0.5, config.calm * max(small[0].shape))
     behind = cv2.resize(base, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
@@ -176,11 +178,7 @@ def _trust(lung: Mask, edge: float) -> Floats:
     return (np.clip(away / edge, _LEAST_TRUST, 1) ** 2).astype(np.float32)
 
 
-def _known(lung: Mask | None, like: Mask) -> Mask:
-    return np.zeros_like(like) if lung is None else lung
-
-
-def _at_side(plane: npt.NDArray[np.float32] | Mask, side: int) -> Floats:
+def at_side(plane: npt.NDArray[np.float32] | Mask, side: int) -> Floats:
     """``plane`` as float32, made smaller where its longer side is above ``side``."""
     height, width = plane.shape
     values = plane.astype(np.float32)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cxr_models.suppression.classical import directions
+from cxr_models.suppression.classical import at_side, directions
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -62,12 +62,8 @@ def roughness(bone: Floats, rib: Mask) -> float:
         bone: (H, W) float32.
         rib: (H, W) bool.
     """
-    scale = min(1.0, _SIDE / max(bone.shape))
-    size = max(1, round(bone.shape[1] * scale)), max(1, round(bone.shape[0] * scale))
-    layer = cv2.resize(bone.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    layer = cv2.GaussianBlur(layer, (0, 0), _FINEST)
-    mask = cv2.resize(rib.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    column, row = directions(np.asarray(mask, np.float32), _WINDOW)
+    layer, mask = cv2.GaussianBlur(at_side(bone, _SIDE), (0, 0), _FINEST), at_side(rib, _SIDE)
+    column, row = directions(mask, _WINDOW)
     across, down = cv2.Sobel(layer, cv2.CV_32F, 1, 0), cv2.Sobel(layer, cv2.CV_32F, 0, 1)
     inside = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     along = (across * column + down * row)[inside] ** 2
