@@ -23,6 +23,19 @@ LARGEST_SHARE = 0.8
 """A rib mask that covers more of the image than this leaves nothing to go by."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BoneLayer:
+    """What a method says that ribs add to the grey levels.
+
+    Attributes:
+        bone: (H, W) float32, bone bright; what lies outside of the band is not used.
+        uncertainty: (H, W) float32, standard deviation of ``bone`` among samples; None of methods that draw none.
+    """
+
+    bone: Floats
+    uncertainty: Floats | None = None
+
+
 class Method(Protocol):
     """Estimates what ribs add to the grey levels."""
 
@@ -30,8 +43,8 @@ class Method(Protocol):
     def name(self) -> str:
         """As ``cxr suppress --method`` takes it."""
 
-    def __call__(self, pixels: Floats, rib: Mask, lung: Mask | None) -> Floats:
-        """(H, W) float32 of ``pixels`` (H, W) float32, bone bright; what lies outside of the band is not used."""
+    def __call__(self, pixels: Floats, rib: Mask, lung: Mask | None) -> BoneLayer:
+        """The layer of ``pixels``, (H, W) float32 in [0, 1] with bone bright; ``rib`` and ``lung`` are (H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +54,9 @@ class Classical:
     config: ClassicalConfig = field(default_factory=ClassicalConfig)
     name: str = "classical"
 
-    def __call__(self, pixels: Floats, rib: Mask, lung: Mask | None) -> Floats:
+    def __call__(self, pixels: Floats, rib: Mask, lung: Mask | None) -> BoneLayer:
         """As :func:`~cxr_models.suppression.classical.bone_layer`."""
-        return bone_layer(pixels, rib, lung, self.config)
+        return BoneLayer(bone_layer(pixels, rib, lung, self.config))
 
 
 METHODS: Mapping[str, Method] = {"classical": Classical()}
@@ -60,6 +73,8 @@ class Suppressed:
         band: (H, W) bool, the rib mask and its feathered border.
         method: name of the method.
         doubts: why the change cannot all be bone; empty where nothing speaks against it.
+        uncertainty: (H, W) float32, standard deviation of ``bone`` among samples, 0 outside of ``band``; None of
+            methods that draw none.
     """
 
     pixels: Floats
@@ -67,6 +82,7 @@ class Suppressed:
     band: Mask
     method: str
     doubts: tuple[Doubt, ...] = ()
+    uncertainty: Floats | None = None
 
 
 def suppress(radiograph: Radiograph, masks: MaskSet, method: Method, *, reversed_: bool = False) -> Suppressed:
@@ -85,12 +101,14 @@ def suppress(radiograph: Radiograph, masks: MaskSet, method: Method, *, reversed
     pixels = np.asarray(radiograph.pixels)
     bright = np.float32(1) - pixels if reversed_ else pixels
     feather = feathered(rib)
-    bone = np.asarray(method(bright, rib, lung), np.float32) * feather
+    layer = method(bright, rib, lung)
+    bone = np.asarray(layer.bone, np.float32) * feather
     bone = np.clip(bone, bright - 1, bright)  # what is left lies in [0, 1]
     doubts = doubts_about(bone, rib, bright)
     bone = -bone if reversed_ else bone
     left = np.where(bone == 0, pixels, np.clip(pixels - bone, 0, 1)).astype(np.float32)
-    return Suppressed(left, (pixels - left).astype(np.float32), feather > 0, method.name, doubts)
+    unsure = None if layer.uncertainty is None else (layer.uncertainty * feather).astype(np.float32)
+    return Suppressed(left, (pixels - left).astype(np.float32), feather > 0, method.name, doubts, unsure)
 
 
 def checked_mask(rib: Mask | None, shape: tuple[int, int]) -> Mask:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_models.suppression.plausibility import Doubt
-from cxr_models.suppression.suppressor import BAND, METHODS, checked_mask, feathered, suppress
+from cxr_models.suppression.suppressor import BAND, METHODS, BoneLayer, checked_mask, feathered, suppress
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 
 
@@ -20,7 +20,7 @@ class Fixed:
         self.layer = layer
 
     def __call__(self, pixels, rib, lung):
-        return self.layer
+        return BoneLayer(self.layer)
 
 
 def radiograph(pixels):
