@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxr_models.metrics import Interval
 from cxr_models.overlay import PREDICTED, TRUTH
@@ -19,6 +15,7 @@ from data_catalog.manifest import SPLITS
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Rejected
 from tasks import report_charts
+from tasks.html_page import plural, render_page, short_path
 from tasks.subgroup_table import alike, table_rows
 
 TEMPLATE = "report.html.j2"
@@ -155,22 +152,8 @@ def render_report(data: ReportData) -> str:
     """
     if not data.cases:
         raise ValueError("Expected at least one scored test image to report on, but got none")
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "short": short_path,
-        "words": lambda code: code.replace("_", " "),
-        "jpeg": lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode(),
-        "link": web_link,
-        "bare": lambda url: url.removeprefix("https://").removeprefix("http://"),
-    }
-    return environment.get_template(TEMPLATE).render(
+    return render_page(
+        TEMPLATE,
         data=data,
         charts=report_charts,
         headline=headline(data),
@@ -185,7 +168,6 @@ def render_report(data: ReportData) -> str:
         work=work_sentence(data.steps, data.resumed_at),
         config=json.dumps(data.config, indent=2, ensure_ascii=False, default=str),
         splits=SPLITS,
-        plural=plural,
         predicted=_css_colour(PREDICTED),
         truth=_css_colour(TRUTH),
     )
@@ -280,29 +262,6 @@ def refused_groups(rejected: Sequence[Rejected]) -> list[RefusedGroup]:
         RefusedGroup(code, rows[0].sentence if len({row.sentence for row in rows}) == 1 else "", tuple(rows))
         for code, rows in ordered
     ]
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 image``, ``2 images``.
-
-    >>> plural(1, "image"), plural(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def short_path(path: str) -> str:
-    """A path's file name and the folder it lies in: names alone repeat across folders.
-
-    >>> short_path("/data/study/p7/image.png")
-    'p7/image.png'
-    """
-    return "/".join(Path(path).parts[-2:])
-
-
-def web_link(url: str) -> str:
-    """``url`` where it leads to the web, else "": a manifest's text must not run as a script when clicked."""
-    return url if url.startswith(("https://", "http://")) else ""
 
 
 def _css_colour(bgr: tuple[int, int, int]) -> str:

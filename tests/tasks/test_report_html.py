@@ -16,7 +16,8 @@ from cxr_models.subgroups import GroupMean, Subgroup
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from tasks import report_charts
-from tasks.report_html import Case, Picture, ReportData, SourceRow, picture_groups, render_report, view_rows, web_link
+from tasks.html_page import web_link
+from tasks.report_html import Case, Picture, ReportData, SourceRow, picture_groups, render_report, view_rows
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 LOADS = {"src", "srcset", "poster", "data", "action", "background", "xlink:href"}
