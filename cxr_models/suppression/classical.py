@@ -30,28 +30,36 @@ _LEAST_TRUST = 0.03
 """At the lungs' very edge, so that ribs that touch nothing else have a layer too."""
 
 
-class ClassicalConfig(BaseModel):
-    """How bone is told from what lies behind it. Lengths are shares of the longer side.
+class AlongRibs(BaseModel):
+    """How a layer is made smooth along the ribs. Lengths are shares of the longer side.
 
     Attributes:
-        membrane_side: longer side of the grid that the membrane is stretched on, pixels.
         side: longer side of the grid that the bone layer is estimated on; smaller images keep their own.
-        calm: standard deviation of the smoothing of what the membrane is fixed to.
         along: standard deviation of the average along a rib.
         turn: standard deviation of the window in which ribs have one direction.
-        edge: from the lungs' edge on, over this length, trust in the membrane grows to the full.
+        edge: from the lungs' edge on, over this length, trust in the estimate grows to the full.
         amount: share of the bone layer that is taken away.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    membrane_side: int = Field(default=512, ge=64, le=1024)
     side: int = Field(default=1024, ge=64, le=4096)
-    calm: float = Field(default=0.002, gt=0, le=0.05)
     along: float = Field(default=0.1, gt=0, le=0.3)
     turn: float = Field(default=0.006, gt=0, le=0.1)
     edge: float = Field(default=0.016, gt=0, le=0.2)
     amount: float = Field(default=0.9, ge=0, le=1)
+
+
+class ClassicalConfig(AlongRibs):
+    """How bone is told from what lies behind it. Lengths are shares of the longer side.
+
+    Attributes:
+        membrane_side: longer side of the grid that the membrane is stretched on, pixels.
+        calm: standard deviation of the smoothing of what the membrane is fixed to.
+    """
+
+    membrane_side: int = Field(default=512, ge=64, le=1024)
+    calm: float = Field(default=0.002, gt=0, le=0.05)
 
 
 def bone_layer(pixels: Floats, rib: Mask, lung: Mask | None = None, config: ClassicalConfig | None = None) -> Floats:
@@ -68,16 +76,24 @@ def bone_layer(pixels: Floats, rib: Mask, lung: Mask | None = None, config: Clas
         at_side(plane, config.side) for plane in (pixels, rib, np.zeros_like(rib) if lung is None else lung)
     )
     small = [at_side(plane, config.membrane_side) for plane in (image, ribs)]
-    side = max(image.shape)
     base = membrane(np.asarray(small[0], np.float32), small[1] > 0.5, config.calm * max(small[0].shape))
     behind = cv2.resize(base, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
-    inside = ribs > 0.5
+    return at_shape(layer_along(image - behind, ribs, lungs, config), (pixels.shape[0], pixels.shape[1]))
+
+
+def layer_along(excess: Floats, ribs: Floats, lungs: Floats, config: AlongRibs) -> Floats:
+    """What of ``excess`` is bone: averaged along the ribs, at least 0, and 0 away from them; (h, w) float32.
+
+    Args:
+        excess: (h, w) float32, grey levels above what is thought to lie behind the ribs.
+        ribs: (h, w) float32 in [0, 1]; rib from a half on.
+        lungs: the same; all 0 where they are not known: then ``excess`` is trusted everywhere.
+        config: lengths; ``side`` is not used, the grid is that of ``excess``.
+    """
+    inside, side = ribs > 0.5, max(excess.shape)
     trust = _trust(lungs > 0.5, config.edge * side) * inside
-    excess = average_along(image - behind, trust, directions(ribs, config.turn * side), config.along * side)
-    layer = (config.amount * np.maximum(excess, 0) * inside).astype(np.float32)
-    if layer.shape != pixels.shape:
-        layer = np.asarray(cv2.resize(layer, (pixels.shape[1], pixels.shape[0])), np.float32)
-    return layer
+    averaged = average_along(excess, trust, directions(ribs, config.turn * side), config.along * side)
+    return (config.amount * np.maximum(averaged, 0) * inside).astype(np.float32)
 
 
 def membrane(image: Floats, hidden: Mask, calm: float) -> Floats:
@@ -187,6 +203,11 @@ def at_side(plane: npt.NDArray[np.float32] | Mask, side: int) -> Floats:
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def at_shape(plane: Floats, shape: tuple[int, int]) -> Floats:
+    """``plane``, (h, w) float32, on a grid of ``shape``; itself where it has that shape."""
+    return plane if plane.shape == shape else np.asarray(cv2.resize(plane, (shape[1], shape[0])), np.float32)
 
 
 def _blurred(plane: Floats, sigma: float) -> Floats:
