@@ -32,7 +32,7 @@ def suppress(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take the ribs off radiographs: soft_tissue.png and bone.png (16 bits, native size), before_after.png, masks."""
+    """Take the ribs off radiographs: soft_tissue.png and bone.png (16 bits, native size), masks, before_after.html."""
     options = PredictOptions(model, "lung,rib", method, rib_mask, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json)
     with reporting_errors(as_json):
         summary = predict_into(paths, out, home, options)

@@ -47,6 +47,8 @@ class PredictOptions:
 def predict_into(paths: list[Path], out: Path, home: Path | None, options: PredictOptions) -> dict[str, Any]:
     """Predict what lies behind ``paths`` into ``out``; returns counts (:func:`~tasks.predict.summarise`).
 
+    Where ribs were taken away, ``page`` is the path of the page that shows it, else it is None.
+
     Raises:
         typer.BadParameter: none of the paths exists, a rib mask for several inputs, or a structure of another name.
         UsageError: nothing to predict.
@@ -64,6 +66,7 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     from tasks.models import find_models, structures_of
     from tasks.predict import predict_all, summarise
     from tasks.suppress import RibRemoval
+    from tasks.suppression_page import PAGE
 
     structures, removal = _structures(options.structures) or structures_of(options.model), None
     if options.method is not None:
@@ -74,7 +77,8 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
         results = predict_all(paths, out, models, structures, sixteen_bit=options.sixteen_bit, removal=removal)
     if not results:
         raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
-    return summarise(results)
+    page = out / PAGE
+    return summarise(results) | {"page": str(page) if removal is not None and page.is_file() else None}
 
 
 def _structures(names: str | None) -> tuple[Structure, ...] | None:
@@ -107,6 +111,8 @@ def show_prediction(summary: dict[str, Any], out: Path, quiet: bool, as_json: bo
         highlight=False,
         markup=False,
     )
+    if summary["page"]:
+        console.print(f"before and after, to look at: {summary['page']}", highlight=False, markup=False)
     if summary["review"]:
         why = "a mask's estimated Dice is low, or how the image lies is uncertain"
         console.print(f"{len(summary['review'])} need a look: {why} (`review` in {out})", highlight=False, markup=False)

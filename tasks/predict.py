@@ -28,6 +28,7 @@ from tasks.models import FoundModel
 from tasks.progress import sink
 from tasks.results import TABLE, Result, write_results
 from tasks.suppress import RibRemoval, write_suppressed
+from tasks.suppression_page import PAGE, write_page
 
 MAX_STEM_BYTES = 180
 
@@ -112,7 +113,8 @@ def predict_all(
 
     Args:
         paths: files and folders.
-        out: gets a folder per input and ``results.parquet``; rows of earlier inputs are kept.
+        out: gets a folder per input, ``results.parquet`` and, where ribs were taken away, the page of them; rows of
+            earlier inputs are kept.
         models: by structure, as :func:`~tasks.models.find_models` finds them.
         structures: what to write.
         sixteen_bit: read 16-bit PNG as if all 16 bits were used.
@@ -131,6 +133,7 @@ def predict_all(
                 sink().advance("predict")
         finally:  # also what was done before an interruption is written down
             write_results(results, out / TABLE)
+            write_page(out)
     refused = sum(result.status == "refused" for result in results)
     sink().finish("predict", f"{len(results) - refused} done, {refused} refused")
     return results
@@ -165,7 +168,7 @@ def free_folder(out: Path, file: Path, taken: set[str]) -> Path:
     while True:
         name = stem if number == 1 else f"{stem}-{number}"
         folder = out / name
-        if name.casefold() not in taken and name.casefold() != TABLE and _may_write(folder, file):
+        if name.casefold() not in taken and name.casefold() not in (TABLE, PAGE) and _may_write(folder, file):
             taken.add(name.casefold())
             return folder
         number += 1

@@ -104,12 +104,19 @@ def write_results(results: Sequence[Result], path: Path) -> None:
 
     A table of an earlier version lacks columns: they are null in its rows.
     """
-    rows = [asdict(result) for result in results]
-    new = {row["input"] for row in rows}
-    if path.exists():
-        try:
-            rows = [row for row in pq.read_table(path, schema=SCHEMA).to_pylist() if row["input"] not in new] + rows
-        except (pa.ArrowInvalid, OSError) as error:
-            raise PackageError(f"{path}: expected the table of an earlier `cxr predict`, but got {error}") from error
+    new = {result.input for result in results}
+    rows = [row for row in read_results(path) if row.input not in new] if path.exists() else []
     with replacing(path) as part:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), part)
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in (*rows, *results)], SCHEMA), part)
+
+
+def read_results(path: Path) -> list[Result]:
+    """The rows of a table; columns that it lacks are None.
+
+    Raises:
+        PackageError: it is no such table.
+    """
+    try:
+        return [Result(**row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PackageError(f"{path}: expected the table of an earlier `cxr predict`, but got {error}") from error

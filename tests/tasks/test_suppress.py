@@ -11,10 +11,9 @@ from cxr_models.segmentation import SegmentationConfig, build_network
 from cxr_models.suppression.suppressor import METHODS
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
-from data_catalog.refusals import Reason, Refusal
 from tasks.models import FoundModel
 from tasks.predict import predict_all
-from tasks.suppress import RibRemoval, read_rib_mask, sixteen_bit
+from tasks.suppress import RibRemoval, sixteen_bit
 
 SIZE = 160
 WANTED = (Structure.LUNG, Structure.RIB)
@@ -82,11 +81,11 @@ def test_a_mask_of_nothing_or_of_everything_is_a_row_with_its_reason(models, che
     assert not (tmp_path / "out/chest").exists()
 
 
-def test_a_mask_of_another_size_says_both_sizes(chest, tmp_path):
+def test_a_mask_of_another_size_says_both_sizes(models, chest, tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), cv2.imread(str(chest[1]), 0)[:100])
-    with pytest.raises(Refusal, match="160 x 160, but got 160 x 100") as refused:
-        read_rib_mask(tmp_path / "small.png", (SIZE, SIZE))
-    assert refused.value.reason is Reason.MASK_SIZE_MISMATCH
+    result = run(models, chest[0], tmp_path / "out", tmp_path / "small.png")
+    assert (result.status, result.reason) == ("refused", "mask_size_mismatch")
+    assert "160 x 160 pixels, like its image, but it is 160 x 100" in result.sentence
 
 
 def test_sixteen_bits_hold_every_level_of_eight():
