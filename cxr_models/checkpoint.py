@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from cxr_models.segmentation import SegmentationNetwork
 from data_catalog.atomic import replacing
 
 
@@ -40,8 +39,11 @@ class Progress:
     pass_images: int = 0
 
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
 @dataclass(frozen=True, slots=True)
-class TrainingState:
+class TrainingState(Generic[Network]):
     """The objects whose state a checkpoint holds.
 
     Attributes:
@@ -53,8 +55,8 @@ class TrainingState:
         best: the average at the best validation so far, where that is kept; else empty.
     """
 
-    network: SegmentationNetwork
-    average: SegmentationNetwork
+    network: Network
+    average: Network
     optimiser: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
@@ -62,7 +64,7 @@ class TrainingState:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def save_checkpoint(path: Path, state: TrainingState, progress: Progress) -> None:
+def save_checkpoint(path: Path, state: TrainingState[Any], progress: Progress) -> None:
     """Write models, optimiser, scheduler, loss scale and random state to ``path``, atomically."""
     optimiser = state.optimiser.state_dict()
     tensors = {f"network.{key}": value for key, value in state.network.state_dict().items()}
@@ -100,7 +102,7 @@ def load_progress(path: Path) -> Progress | None:
         return None
 
 
-def load_checkpoint(path: Path, state: TrainingState) -> None:
+def load_checkpoint(path: Path, state: TrainingState[Any]) -> None:
     """Put the state in ``path`` into the objects of ``state``."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict

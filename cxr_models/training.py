@@ -15,13 +15,25 @@ import psutil
 import torch
 
 from cxr_models import augment as augment_module
-from cxr_models import batch_size, checkpoint, clutter, crops, distributed, losses, precision, segmentation, stopping
+from cxr_models import (
+    batch_size,
+    checkpoint,
+    clutter,
+    crops,
+    distributed,
+    losses,
+    precision,
+    schedule,
+    segmentation,
+    stopping,
+)
 from cxr_models import training_config as config_module
 from cxr_models import training_data as data_module
 from cxr_models.augment import augment
 from cxr_models.checkpoint import Progress, TrainingState, load_checkpoint, load_progress, save_checkpoint
 from cxr_models.losses import head_loss, segmentation_loss
 from cxr_models.precision import autocast, deterministic, loss_scaler
+from cxr_models.schedule import learning_rate, update_average
 from cxr_models.segmentation import SegmentationConfig, SegmentationNetwork, build_network, on_device
 from cxr_models.training_config import TrainConfig as TrainConfig
 from cxr_models.training_data import Rows
@@ -32,7 +44,7 @@ from data_catalog.preprocess import IGNORE, PreprocessConfig
 WEIGHT_FILE_PRECISION = torch.float32
 CODE = (
     *(sys.modules[__name__], augment_module, batch_size, checkpoint, clutter, config_module, crops, data_module),
-    *(distributed, losses, precision, segmentation, stopping, *crops.IMPLANTING),
+    *(distributed, losses, precision, schedule, segmentation, stopping, *crops.IMPLANTING),
 )
 """Modules whose sources decide which weights come out."""
 
@@ -160,7 +172,7 @@ def _fit(job: _Job, path: Path, plan: dict[str, Any], on_epoch: Report, tracking
     )
 
 
-def _train_epoch(job: _Job, state: TrainingState, pass_images: int) -> float:
+def _train_epoch(job: _Job, state: TrainingState[SegmentationNetwork], pass_images: int) -> float:
     """One pass over the epoch's rows; returns the mean loss."""
     config, mean = job.config, 0.0
     state.network.train()
@@ -182,7 +194,7 @@ def _train_epoch(job: _Job, state: TrainingState, pass_images: int) -> float:
         state.scaler.step(state.optimiser)
         state.scaler.update()
         state.scheduler.step()
-        _update_average(state.average, state.network, config.ema, state.scheduler.last_epoch)
+        update_average(state.average, state.network, config.ema, state.scheduler.last_epoch)
         mean += value * len(step) / len(rows)
         if config.log_steps and state.scheduler.last_epoch % config.log_steps == 0:
             job.on_step({"step": state.scheduler.last_epoch, "step_loss": value}, config.epochs)
@@ -257,7 +269,7 @@ def code_version() -> str:
     return digest_of(source_digest(*CODE), torch.__version__, version("monai"))
 
 
-def _new_state(job: _Job) -> TrainingState:
+def _new_state(job: _Job) -> TrainingState[SegmentationNetwork]:
     config = job.config
     torch.manual_seed(config.seed)
     net = on_device(build_network(job.network), job.device)
@@ -266,7 +278,9 @@ def _new_state(job: _Job) -> TrainingState:
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     total = config.epochs * math.ceil((config.samples_per_epoch or len(job.data.train)) / config.step_images)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _learning_rate(step, total, config))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate(step, total, config.warmup_steps)
+    )
     scaler = loss_scaler(config.precision, job.device)
     return TrainingState(net, average, optimiser, scheduler, scaler, torch.Generator().manual_seed(config.seed))
 
@@ -286,26 +300,6 @@ def _pass_images(job: _Job) -> int:
     budget = int(batch_size.SHARE * batch_size.available_memory() / distributed.size())
     fits = distributed.lowest(batch_size.largest_that_fits(step, most, job.device, budget), job.device)
     return math.ceil(most / math.ceil(most / fits)) * distributed.size()  # passes of about the same size
-
-
-def _learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Factor on the learning rate: linear warm-up, then a cosine (Loshchilov and Hutter 2017) down to 1 %."""
-    warmup = min(config.warmup_steps, total // 10)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, total - warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-@torch.no_grad()
-def _update_average(average: torch.nn.Module, network: torch.nn.Module, decay: float, step: int) -> None:
-    """Exponential running average of weights and of batch statistics; the decay is ramped up over the first steps."""
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, weight)
-        else:
-            mean.copy_(value)
 
 
 def _load(job: _Job, seconds: float) -> dict[str, float]:

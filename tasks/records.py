@@ -180,3 +180,12 @@ class RunSummary(Record):
     def recomputed(self) -> int:
         """Number of cached steps that had to run."""
         return sum(step["ran"] for step in self.steps.values())
+
+
+class PreparedPairs(Record):
+    """Pairs of radiographs with and without ribs in a folder, and how many of each kind."""
+
+    folder: str
+    digest: str
+    exact: int
+    real: int

@@ -245,13 +245,13 @@ def test_early_stopping_ends_after_patience_and_keeps_the_best_weights(
     base = {"epochs": 9, "validate_every": 1}
     two = tiny_training.model_copy(update=base)
     averages = {}
-    update = training._update_average
+    update = training.update_average
 
     def watching(average, network, decay, step):
         update(average, network, decay, step)
         averages[step] = {name: value.clone() for name, value in average.state_dict().items()}
 
-    monkeypatch.setattr(training, "_update_average", watching)
+    monkeypatch.setattr(training, "update_average", watching)
     scripted(monkeypatch, [0.5, 0.7, 0.6, 0.7, 0.9, 0.9])
     config = two.model_copy(update={"patience": 2, "keep": "best"})
     result = fit(tiny_data, tiny_network, config, tmp_path / "c.safetensors")
