@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,19 +105,26 @@ def write_results(results: Sequence[Result], path: Path) -> None:
 
     A table of an earlier version lacks columns: they are null in its rows.
     """
-    new = {result.input for result in results}
-    rows = [row for row in read_results(path) if row.input not in new] if path.exists() else []
+    rows = [asdict(result) for result in results]
+    new = {row["input"] for row in rows}
+    if path.exists():
+        rows = [row for row in _rows(path) if row["input"] not in new] + rows
     with replacing(path) as part:
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in (*rows, *results)], SCHEMA), part)
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), part)
 
 
 def read_results(path: Path) -> list[Result]:
-    """The rows of a table; columns that it lacks are None.
+    """The rows of a table; what an earlier version did not write is as in a :class:`Result` that was not told.
 
     Raises:
         PackageError: it is no such table.
     """
+    return [Result(**{name: value for name, value in row.items() if value is not None}) for row in _rows(path)]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        return [Result(**row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=SCHEMA).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise PackageError(f"{path}: expected the table of an earlier `cxr predict`, but got {error}") from error
+    return rows

@@ -106,7 +106,7 @@ def render_suppressions(cases: Sequence[Case], rejected: Sequence[Rejected]) -> 
 def _record(out: Path, result: Result) -> dict[str, Any] | None:
     """The record of a removal in the folder of ``result``; None where there was none, or no picture is left of it."""
     folder = out / result.folder
-    if result.status != "done" or not (folder / PAGE_FOLDER / "after.jpg").is_file():
+    if result.status != "done" or not result.folder or not (folder / PAGE_FOLDER / "after.jpg").is_file():
         return None
     try:
         record = json.loads((folder / "result.json").read_text(encoding="utf-8"))

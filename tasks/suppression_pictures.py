@@ -18,7 +18,7 @@ Picture = npt.NDArray[np.uint8]
 PAGE_FOLDER = "page"
 """Holds the pictures of the page, in the folder of an input: ``before.jpg``, ``after.jpg`` and so on."""
 PAGE_SIDE = 900
-BONE_GAIN, UNCERTAINTY_GAIN = 2, 8
+BONE_GAIN, UNCERTAINTY_GAIN = 4, 8
 """The page shows the bone layer and its uncertainty so many times as bright as they are in the window."""
 _HEIGHT = 800
 _QUALITY = 90

@@ -26,7 +26,7 @@ MASK_VALUES = (0, 127, 255)
 MASK_TOLERANCE = 24
 MASK_STRAY_FRACTION = 0.01
 SOFT_STRAY_FRACTION = 0.2
-"""Of masks drawn by hand with soft borders: those of thin ribs are 2 to 15 % of the image, of a radiograph over 50 %."""
+"""Of masks drawn with soft borders: those of thin ribs take 2 to 15 % of the image; of a radiograph it is over 50 %."""
 
 Mask = npt.NDArray[np.bool_]
 
