@@ -20,6 +20,7 @@ from flows.cli_evaluate import evaluate
 from flows.cli_simulate import simulate
 from flows.cli_suppress import suppress
 from flows.cli_train import train
+from flows.cli_train_inpainter import train_inpainter
 from flows.home import usable_settings
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Home, Quiet, SixteenBitPng, reporting_errors
 from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
@@ -40,6 +41,7 @@ app.add_typer(data_app)
 app.add_typer(calibrate_app)
 app.command()(simulate)
 app.command()(train)
+app.command()(train_inpainter)
 app.command()(evaluate)
 app.command()(suppress)
 

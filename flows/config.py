@@ -12,6 +12,7 @@ from cxr_models.inference import InferenceConfig
 from cxr_models.phantom import PhantomConfig
 from cxr_models.segmentation import SegmentationConfig
 from cxr_models.simulate.config import SimulationConfig
+from cxr_models.suppression.inpainter_training import InpainterTrainConfig
 from cxr_models.training import TrainConfig
 from data_catalog.masks.conventions import parse_mix
 from data_catalog.preprocess import PreprocessConfig
@@ -79,6 +80,30 @@ class RunConfig(BaseModel):
         return dict(parse_mix(text) for text in self.mix_conventions)
 
 
+class InpainterConfig(BaseModel):
+    """Everything that ``train-inpainter`` does, step by step.
+
+    Attributes:
+        sources: CTs and phantoms, which give radiographs with and without ribs, and real radiographs.
+        phantom, simulate: how these are rendered.
+        split: shares of patients held back.
+        inpainter: how the checkpoint is made.
+        model_name: name in the registry.
+        workers, device: as in :class:`RunConfig`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[SourceSpec, ...] = (SourceSpec("phantom"),)
+    phantom: PhantomConfig = PhantomConfig()
+    simulate: SimulationConfig = SimulationConfig()
+    split: SplitConfig = SplitConfig()
+    inpainter: InpainterTrainConfig = InpainterTrainConfig()
+    model_name: str = "cxr-rib-inpainter"
+    workers: str = Field(default="threads:2", pattern=f"^({WORKERS})$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+
 def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: int = 0) -> RunConfig:
     """The config of a preset.
 
@@ -115,6 +140,11 @@ def structures_of(sources: Sequence[SourceSpec]) -> tuple[Structure, ...]:
     """What to train on ``sources``: lungs where one of them draws lungs, else whatever they annotate."""
     given = [structure for source in sources for structure in SOURCES[source.kind].structures]
     return (Structure.LUNG,) if Structure.LUNG in given or not given else tuple(dict.fromkeys(given))
+
+
+def with_sources(config: InpainterConfig, sources: tuple[SourceSpec, ...]) -> InpainterConfig:
+    """``config`` for ``sources``; without any, phantoms."""
+    return config.model_copy(update={"sources": sources}) if sources else config
 
 
 def parse_sources(texts: Sequence[str]) -> tuple[SourceSpec, ...]:

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from flows.console import showing_progress
 from flows.home import UsageError, check_home
@@ -21,8 +21,12 @@ from flows.servers import live_servers, prefect_server
 from flows.settings import Settings, apply_environment
 
 if TYPE_CHECKING:
-    from flows.config import Preset, RunConfig
-    from tasks.records import RunSummary
+    from data_catalog.sources import SourceSpec
+    from flows.config import InpainterConfig, Preset, RunConfig
+    from tasks.records import InpainterSummary, RunSummary
+
+Config = TypeVar("Config", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 def read_config(
@@ -33,7 +37,32 @@ def read_config(
     Raises:
         UsageError: an unknown source, a path that is not there, an unknown key or a value out of range.
     """
-    from flows.config import RunConfig, make_config, parse_sources
+    from flows.config import make_config
+
+    return _layered(sources, lambda specs: make_config(specs, preset, seed), files, options or {})
+
+
+def read_inpainter_config(
+    sources: Sequence[str], files: Sequence[Path], options: Mapping[str, Any] | None = None
+) -> InpainterConfig:
+    """The config of a training of an inpainter, as :func:`read_config` makes that of a run.
+
+    Raises:
+        UsageError: as :func:`read_config`.
+    """
+    from flows.config import InpainterConfig, with_sources
+
+    return _layered(sources, lambda specs: with_sources(InpainterConfig(), specs), files, options or {})
+
+
+def _layered(
+    sources: Sequence[str],
+    make: Callable[[tuple[SourceSpec, ...]], Config],
+    files: Sequence[Path],
+    options: Mapping[str, Any],
+) -> Config:
+    """What ``make`` gives for the sources, with the values of the files over it in turn, and ``options`` over all."""
+    from flows.config import parse_sources
 
     blamed, file = "The configuration", files[-1] if files else None
     try:
@@ -41,11 +70,11 @@ def read_config(
         for file in files:
             changes = _merged(changes, tomllib.loads(file.read_text(encoding="utf-8")))
         listed = [f"{entry['kind']}={entry.get('path', '')}".rstrip("=") for entry in changes.pop("sources", [])]
-        config = make_config(parse_sources(sources or listed), preset, seed)
+        config = make(parse_sources(sources or listed))
         blamed = str(file or blamed)
-        config = RunConfig.model_validate(_merged(config.model_dump(mode="json"), changes))
-        blamed = ", ".join(f"--{name.replace('_', '-')}" for name in options or {})
-        return RunConfig.model_validate(_merged(config.model_dump(mode="json"), options or {}))
+        config = type(config).model_validate(_merged(config.model_dump(mode="json"), changes))
+        blamed = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        return type(config).model_validate(_merged(config.model_dump(mode="json"), options))
     except ValidationError as error:
         raise UsageError(f"{blamed} cannot be used. {_what_is_wrong(error)}") from error
     except KeyError as error:
@@ -82,18 +111,40 @@ def run_main_job(
         UsageError: see :func:`read_config`.
         HomeBusyError: another run works in this home.
     """
-    check_home(settings.home)
-    apply_environment(settings)
-    config = read_config(sources, preset, seed, files, options)
-    with showing_progress(quiet), prefect_server(settings), stopping_at_once():
+    with _ready(settings, lambda: read_config(sources, preset, seed, files, options), quiet) as config:
         from flows.main_job import main_job
 
-        if settings.prefect_api_url is None and live_servers(settings) is None:
-            close_dead_runs()
         return _beside(main_job, config, settings.home, settings.mlflow_tracking_uri)
 
 
-def _beside(flow: Callable[..., RunSummary], *arguments: object) -> RunSummary:
+def run_inpainter_job(
+    settings: Settings, sources: Sequence[str], files: Sequence[Path], options: Mapping[str, Any], quiet: bool
+) -> InpainterSummary:
+    """Train an inpainter in this process, on a Prefect server that is up or a private one.
+
+    Raises:
+        UsageError: see :func:`read_config`.
+        HomeBusyError: another run works in this home.
+    """
+    with _ready(settings, lambda: read_inpainter_config(sources, files, options), quiet) as config:
+        from flows.inpainter_job import inpainter_job
+
+        return _beside(inpainter_job, config, settings.home, settings.mlflow_tracking_uri)
+
+
+@contextmanager
+def _ready(settings: Settings, read: Callable[[], Config], quiet: bool) -> Iterator[Config]:
+    """For the block, a config, a server and a shown progress; the home is checked before."""
+    check_home(settings.home)
+    apply_environment(settings)
+    config = read()
+    with showing_progress(quiet), prefect_server(settings), stopping_at_once():
+        if settings.prefect_api_url is None and live_servers(settings) is None:
+            close_dead_runs()
+        yield config
+
+
+def _beside(flow: Callable[..., Result], *arguments: object) -> Result:
     """Call ``flow`` in another thread: in the main one Prefect would take over SIGTERM and wait for the training."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(copy_context().run, flow, *arguments).result()

@@ -9,7 +9,7 @@ from cxr_models.phantom import code_version as phantom_version
 from cxr_models.simulate.folder import case_key
 from data_catalog.digest import digest_of
 from data_catalog.sources import SourceSpec
-from flows.config import RunConfig
+from flows.config import InpainterConfig, RunConfig
 from tasks.caching import Steps
 from tasks.evaluate import code_version as evaluation_version
 from tasks.evaluate import evaluate
@@ -19,7 +19,7 @@ from tasks.records import Cohort, Evaluated, Ingested
 from tasks.simulate import merge_simulated, simulate_ct
 
 
-def rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
+def rendered(steps: Steps, config: RunConfig | InpainterConfig, store: Path) -> list[SourceSpec]:
     """The sources, with the embedded phantom cohort rendered where it is asked for."""
     key = digest_of(config.phantom, phantom_version())[:32]
     out = store / "phantoms" / key
@@ -32,7 +32,9 @@ def rendered(steps: Steps, config: RunConfig, store: Path) -> list[SourceSpec]:
     return sources
 
 
-def simulated(steps: Steps, ingested: Ingested, config: RunConfig, store: Path, folder: Path) -> Ingested:
+def simulated(
+    steps: Steps, ingested: Ingested, config: RunConfig | InpainterConfig, store: Path, folder: Path
+) -> Ingested:
     """What was ingested, with radiographs simulated from its CTs."""
     if not ingested.cases:
         return ingested

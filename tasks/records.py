@@ -189,3 +189,38 @@ class PreparedPairs(Record):
     digest: str
     exact: int
     real: int
+
+
+class TrainedInpainter(Record):
+    """A checkpoint of an inpainter, the record of its rounds, and the tracking run ("" where nothing was trained)."""
+
+    package: str
+    history: str
+    digest: str
+    tracking_run: str
+    resumed_at: int
+
+
+class EvaluatedInpainter(Record):
+    """Scores against the rib-free truth: of each method the mean, and the inpainter's own in front."""
+
+    folder: str
+    psnr_db: float
+    ssim: float
+    images: int
+    methods: dict[str, dict[str, float]]
+
+
+class InpainterSummary(Record):
+    """What a training of an inpainter has to show."""
+
+    package: str
+    model: str
+    version: str
+    aliases: tuple[str, ...]
+    decision: str
+    psnr_db: float
+    ssim: float
+    images: int
+    methods: dict[str, dict[str, float]]
+    steps: dict[str, dict[str, int]]

@@ -45,16 +45,39 @@ class Version:
     aliases: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """What a package is filed as in the registry.
+
+    Attributes:
+        name: registered model.
+        weights_sha256, manifest_sha256: of its weights, and of the rows it was trained and tested on.
+        tags: more of them.
+        text: the card, for people.
+        serving: the code that serves it.
+        output: dtype of what it answers with.
+    """
+
+    name: str
+    weights_sha256: str
+    manifest_sha256: str
+    tags: Mapping[str, str]
+    text: str
+    serving: Path
+    output: str
+
+
 class Tracker:
     """One tracking server or database, and the registry in it."""
 
-    def __init__(self, uri: str, home: Path) -> None:
+    def __init__(self, uri: str, home: Path, experiment: str = EXPERIMENT) -> None:
         """Connect.
 
         Args:
             uri: an MLflow tracking URI, such as ``sqlite:////home/mlflow.db`` or ``http://127.0.0.1:5000``.
             home: artifacts lie in its ``mlartifacts`` where ``uri`` is a database (a server knows its own), fetched
                 models in its ``models``.
+            experiment: name of the one that runs are filed under.
         """
         for name in ("mlflow", "alembic"):  # schema migrations are not the user's news
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -64,6 +87,7 @@ class Tracker:
         self.client = mlflow.MlflowClient(uri, uri)
         self.artifacts = None if uri.startswith("http") else home / "mlartifacts"
         self.fetched = home / "models"
+        self.experiment = experiment
 
     def start_run(self, name: str, key: str, parameters: Mapping[str, Any]) -> str:
         """Id of the run of training ``key``: the one that is there, or a new one."""
@@ -155,39 +179,40 @@ class Tracker:
         """Move ``alias`` to ``version``."""
         self.client.set_registered_model_alias(version.name, alias, version.version)
 
-    def register(self, package: Path, run_id: str, example: np.ndarray) -> Version:
+    def register(self, package: Path, run_id: str, example: np.ndarray, about: Packaged | None = None) -> Version:
         """Log ``package`` as a model of its run and register it as a new version.
 
         Args:
-            package: folder with ``weights.safetensors`` and ``card.json``, metrics included.
+            package: folder of a model and its card, metrics included.
             run_id: the run that trained it.
             example: input example, (1, H, W) float32 in [0, 1].
+            about: what to file it as; None for a segmentation model.
         """
-        card = read_card(package)
+        about = about or _segmentation(read_card(package))
         with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as folder:
             info = mlflow.pyfunc.log_model(
-                name=card.name,
-                python_model=SERVING_CODE,
+                name=about.name,
+                python_model=about.serving,
                 artifacts={PACKAGE: str(package)},
-                signature=_signature(),
+                signature=_signature(about.output),
                 input_example=example,
                 pip_requirements=["cxr-pipeline"],
-                metadata={"weights_sha256": card.weights_sha256},
+                metadata={"weights_sha256": about.weights_sha256},
             )
             text = Path(folder) / "model-card.md"
-            text.write_text(card_text(card), encoding="utf-8")
+            text.write_text(about.text, encoding="utf-8")
             self.log_file(run_id, text)
-        if self.client.search_registered_models(f"name = '{card.name}'") == []:
-            self.client.create_registered_model(card.name)
+        if self.client.search_registered_models(f"name = '{about.name}'") == []:
+            self.client.create_registered_model(about.name)
         registered = self.client.create_model_version(
-            card.name,
+            about.name,
             source=f"models:/{info.model_id}",
             run_id=run_id,
-            tags=_tags(card),
-            description=card_text(card),
+            tags={"weights_sha256": about.weights_sha256, "manifest_sha256": about.manifest_sha256, **about.tags},
+            description=about.text,
             model_id=info.model_id,
         )
-        return Version(card.name, str(registered.version), card.weights_sha256, card.manifest_sha256, run_id, ())
+        return Version(about.name, str(registered.version), about.weights_sha256, about.manifest_sha256, run_id, ())
 
     def download(self, version: Version) -> Path:
         """The package of ``version`` as a local folder; fetched once.
@@ -208,25 +233,22 @@ class Tracker:
         return next(target.rglob("card.json")).parent
 
     def _experiment(self) -> str:
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is not None:
             return str(experiment.experiment_id)
         location = None if self.artifacts is None else self.artifacts.resolve().as_uri()
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+        return str(self.client.create_experiment(self.experiment, artifact_location=location))
 
 
-def _tags(card: ModelCard) -> dict[str, str]:
-    return {
-        "weights_sha256": card.weights_sha256,
-        "manifest_sha256": card.manifest_sha256,
-        "commit": card.commit,
-        "synthetic": str(card.synthetic).lower(),
-    }
+def _segmentation(card: ModelCard) -> Packaged:
+    tags = {"commit": card.commit, "synthetic": str(card.synthetic).lower()}
+    digests = card.weights_sha256, card.manifest_sha256
+    return Packaged(card.name, *digests, tags, card_text(card), SERVING_CODE, "uint8")
 
 
-def _signature() -> ModelSignature:
+def _signature(output: str) -> ModelSignature:
     image = TensorSpec(np.dtype(np.float32), (-1, -1, -1))
-    return ModelSignature(Schema([image]), Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]))
+    return ModelSignature(Schema([image]), Schema([TensorSpec(np.dtype(output), (-1, -1, -1))]))
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

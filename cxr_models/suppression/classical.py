@@ -37,7 +37,8 @@ class AlongRibs(BaseModel):
         side: longer side of the grid that the bone layer is estimated on; smaller images keep their own.
         along: standard deviation of the average along a rib.
         turn: standard deviation of the window in which ribs have one direction.
-        edge: from the lungs' edge on, over this length, trust in the estimate grows to the full.
+        edge: from the lungs' edge on, over this length, trust in the estimate grows to the full; 0 trusts it
+            everywhere.
         amount: share of the bone layer that is taken away.
     """
 
@@ -46,7 +47,7 @@ class AlongRibs(BaseModel):
     side: int = Field(default=1024, ge=64, le=4096)
     along: float = Field(default=0.1, gt=0, le=0.3)
     turn: float = Field(default=0.006, gt=0, le=0.1)
-    edge: float = Field(default=0.016, gt=0, le=0.2)
+    edge: float = Field(default=0.016, ge=0, le=0.2)
     amount: float = Field(default=0.9, ge=0, le=1)
 
 
@@ -187,8 +188,8 @@ def _onwards(field: Floats, heading: Floats) -> Floats:
 
 
 def _trust(lung: Mask, edge: float) -> Floats:
-    """(H, W) float32 in (0, 1]: little at the lungs' edge, on both sides of it."""
-    if not lung.any() or lung.all():
+    """(H, W) float32 in (0, 1]: little at the lungs' edge, on both sides of it; ``edge`` is in pixels, 0 for none."""
+    if edge == 0 or not lung.any() or lung.all():
         return np.ones(lung.shape, np.float32)
     away = np.where(lung, ndimage.distance_transform_edt(lung), ndimage.distance_transform_edt(~lung))
     return (np.clip(away / edge, _LEAST_TRUST, 1) ** 2).astype(np.float32)
