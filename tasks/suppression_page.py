@@ -25,12 +25,20 @@ pictures stay beside it and a browser loads those in sight: a page of 1,000 woul
 FILES = ("soft_tissue.png", "bone.png", "uncertainty.png", "before_after.png", "overlay.png", "result.json")
 
 DOUBT_WORDS: Mapping[str, str] = {
-    Doubt.SIGN: f"over {DARKER:.0%} of the change goes the wrong way: it adds what looks like bone, or takes air away",
-    Doubt.AMOUNT: f"more was taken away than ribs add, over {MOST:.0%} of the range of grey levels",
-    Doubt.TEXTURE: f"over {ROUGHEST:.0%} of the layer's slope runs along the ribs, where bone is smooth: a vessel, a "
-    "nodule or noise may have gone with it",
+    Doubt.SIGN: f"over {100 * DARKER:.0f} % of the change goes the wrong way: it adds what looks like bone",
+    Doubt.AMOUNT: f"more was taken away than ribs add: over {100 * MOST:.0f} % of the range of grey levels",
+    Doubt.TEXTURE: f"over {100 * ROUGHEST:.0f} % of the layer's slope runs along the ribs, where bone is smooth: a vessel, "
+    "a nodule or noise may have gone with it",
 }
 """Of a doubt, what a reader is told."""
+NOTE_WORDS: Mapping[str, str] = {
+    "grey_levels_reversed": "bone is dark in this radiograph",
+    "turned_90": "it lies on its side",
+    "turned_180": "it lies upside down",
+    "turned_270": "it lies on its side",
+    "pose_uncertain": "how it lies is uncertain",
+}
+"""Of a flag, what a reader is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +143,12 @@ def _case(out: Path, number: int, result: Result, record: Mapping[str, Any], *, 
 
 
 def _notes(result: Result) -> tuple[str, ...]:
-    """The flags of ``result`` in words, less those that the doubts or the review say."""
-    notes = []
+    """What a reader should know of how ``result`` came about, in words; other flags are in the record."""
+    notes = [words for flag, words in NOTE_WORDS.items() if flag in result.flags]
     if result.review:
         names = " and ".join(result.review)
-        notes.append(
-            f"the masks of {names} need a look: where the mask of ribs is wrong, ribs stay or soft tissue fades"
-        )
-    said = {"review", "suppression_doubtful"}
-    return (*notes, *(flag.replace("_", " ") for flag in result.flags if flag not in said))
+        notes.append(f"look at the masks of {names}: where ribs are masked wrongly, they stay or soft tissue fades")
+    return tuple(notes)
 
 
 def _rejected(results: Sequence[Result]) -> list[Rejected]:
