@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,8 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 def render_page(template: str, **values: Any) -> str:
     """``template``, of those beside this file, as HTML. The same values give the same bytes.
 
-    Filters: ``short``, ``words`` (of a code), ``jpeg`` (bytes as a data URI), ``link``, ``bare`` and ``href``.
+    Templates have ``plural`` and the filters ``short``, ``words`` (of a code), ``jpeg`` (bytes as a data URI), ``link``
+    and ``bare``.
     """
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -22,15 +29,15 @@ def render_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["plural"] = plural
     environment.filters |= {
         "short": short_path,
         "words": lambda code: code.replace("_", " "),
         "jpeg": lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode(),
         "link": web_link,
         "bare": lambda url: url.removeprefix("https://").removeprefix("http://"),
-        "href": relative_link,
     }
-    return environment.get_template(template).render(plural=plural, **values)
+    return environment
 
 
 def plural(count: int, noun: str) -> str:

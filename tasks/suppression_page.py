@@ -27,8 +27,8 @@ FILES = ("soft_tissue.png", "bone.png", "uncertainty.png", "before_after.png", "
 DOUBT_WORDS: Mapping[str, str] = {
     Doubt.SIGN: f"over {100 * DARKER:.0f} % of the change goes the wrong way: it adds what looks like bone",
     Doubt.AMOUNT: f"more was taken away than ribs add: over {100 * MOST:.0f} % of the range of grey levels",
-    Doubt.TEXTURE: f"over {100 * ROUGHEST:.0f} % of the layer's slope runs along the ribs, where bone is smooth: a vessel, "
-    "a nodule or noise may have gone with it",
+    Doubt.TEXTURE: f"over {100 * ROUGHEST:.0f} % of the layer's slope runs along the ribs, where bone is smooth: "
+    "a vessel, a nodule or noise may have gone with it",
 }
 """Of a doubt, what a reader is told."""
 NOTE_WORDS: Mapping[str, str] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import cv2
@@ -16,50 +15,12 @@ from cxr_models.subgroups import GroupMean, Subgroup
 from data_catalog.radiograph import Structure
 from data_catalog.refusals import Reason, Rejected
 from tasks import report_charts
-from tasks.html_page import web_link
 from tasks.report_html import Case, Picture, ReportData, SourceRow, picture_groups, render_report, view_rows
+from tests.tasks.html_outline import outline
 
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 LOADS = {"src", "srcset", "poster", "data", "action", "background", "xlink:href"}
 LIMITS = "Research software, not a medical device. Frontal chest radiographs of adults only."
 URL = "https://example.org/data"
-
-
-class Outline(HTMLParser):
-    """Collects what the tests ask about, and fails on a tag that is not closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def outline(page: str) -> Outline:
-    parser = Outline()
-    parser.feed(page)
-    parser.close()
-    assert parser.open == []
-    return parser
 
 
 def jpeg(seed: int = 0) -> bytes:
@@ -270,11 +231,6 @@ def test_groups_are_told_with_their_intervals_and_what_they_rest_on():
 
 def test_the_same_data_give_the_same_bytes():
     assert render_report(make_data()) == render_report(make_data())
-
-
-@pytest.mark.parametrize(("url", "link"), [(URL, URL), ("javascript:alert(1)", ""), ("", ""), ("ftp://x", "")])
-def test_only_web_addresses_become_links(url, link):
-    assert web_link(url) == link
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import pytest
 
 from cxr_models.package import save_package
 from cxr_models.segmentation import SegmentationConfig, build_network
-from cxr_models.suppression.suppressor import METHODS
+from cxr_models.suppression.suppressor import METHODS, BoneLayer
 from data_catalog.preprocess import PreprocessConfig
 from data_catalog.radiograph import Structure
 from tasks.models import FoundModel
 from tasks.predict import predict_all
 from tasks.suppress import RibRemoval, sixteen_bit
+from tasks.suppression_page import PAGE
 
 SIZE = 160
 WANTED = (Structure.LUNG, Structure.RIB)
@@ -41,8 +42,18 @@ def chest(tmp_path, make_chest_image):
     return tmp_path / "chest.png", tmp_path / "ribs.png", pixels, rib
 
 
-def run(models, path, out, mask=None):
-    removal = RibRemoval(METHODS["classical"], mask)
+class Unsure:
+    """A method that takes 0.05 off the ribs, and is the less sure of it the further right."""
+
+    name = "unsure"
+
+    def __call__(self, pixels, rib, lung):
+        ramp = np.linspace(0, 0.3, rib.shape[1], dtype=np.float32)
+        return BoneLayer(np.where(rib, np.float32(0.05), np.float32(0)), np.tile(ramp, (rib.shape[0], 1)))
+
+
+def run(models, path, out, mask=None, method=METHODS["classical"]):
+    removal = RibRemoval(method, mask)
     return predict_all([path], out, models, WANTED, sixteen_bit=False, removal=removal)[0]
 
 
@@ -64,9 +75,45 @@ def test_both_images_have_sixteen_bits_and_add_up_to_the_radiograph(models, ches
     assert cv2.imread(str(folder / "before_after.png")).shape[1] == 2 * SIZE + 4
 
 
+def test_how_unsure_a_method_is_converts_back_to_grey_levels(models, chest, tmp_path):
+    run(models, chest[0], tmp_path / "out", chest[1], Unsure())
+    folder, rib = tmp_path / "out/chest", chest[3]
+    stored = cv2.imread(str(folder / "uncertainty.png"), cv2.IMREAD_UNCHANGED)
+    assert (stored.dtype, stored.shape) == (np.uint16, rib.shape)
+    record = json.loads((folder / "result.json").read_text())["suppression"]
+    ramp = np.tile(np.linspace(0, 0.3, SIZE), (SIZE, 1))
+    read = stored / 65535 * record["uncertainty_white"]
+    np.testing.assert_allclose(read[rib], np.minimum(ramp, 0.25)[rib], atol=0.25 / 65535)  # 0.25 is white
+    assert not stored[cv2.dilate(rib.astype(np.uint8), np.ones((5, 5))) == 0].any()
+    assert record["uncertainty_max"] == pytest.approx(ramp[rib].max(), abs=1e-5)  # also where white cannot tell
+    assert 0.8 * ramp[rib].mean() < record["uncertainty_mean"] < ramp[rib].mean()  # the band's feathered border counts
+
+
+def test_of_an_earlier_method_nothing_is_left(models, chest, tmp_path):
+    run(models, chest[0], tmp_path / "out", chest[1], Unsure())
+    page = tmp_path / "out" / PAGE
+    assert "shown 8 times as bright" in page.read_text()
+    assert (tmp_path / "out/chest/page/uncertainty.jpg").is_file()
+    run(models, chest[0], tmp_path / "out", chest[1])
+    assert not list((tmp_path / "out").rglob("uncertainty.*"))
+    record = json.loads((tmp_path / "out/chest/result.json").read_text())["suppression"]
+    assert not [name for name in record if "uncertainty" in name]
+    assert "shown 8 times as bright" not in page.read_text()
+    predict_all([chest[0]], tmp_path / "out", models, WANTED, sixteen_bit=False)  # its ribs stay now
+    assert not page.exists()
+
+
+def test_an_input_named_like_the_page_does_not_take_its_place(models, chest, tmp_path):
+    path = tmp_path / f"{PAGE}.png"
+    path.write_bytes(chest[0].read_bytes())
+    assert run(models, path, tmp_path / "out", chest[1]).folder == f"{PAGE}-2"
+    assert f"./{PAGE}-2/soft_tissue.png" in (tmp_path / "out" / PAGE).read_text()
+
+
 def test_nothing_of_it_is_written_where_nobody_asked(models, chest, tmp_path):
     predict_all([chest[0]], tmp_path / "out", models, WANTED, sixteen_bit=False)
     assert not (tmp_path / "out/chest/soft_tissue.png").exists()
+    assert not (tmp_path / "out" / PAGE).exists()
     assert "suppression" not in json.loads((tmp_path / "out/chest/result.json").read_text())
 
 
@@ -84,6 +131,24 @@ def test_a_mask_of_another_size_says_both_sizes(models, chest, tmp_path):
     result = run(models, chest[0], tmp_path / "out", tmp_path / "small.png")
     assert (result.status, result.reason) == ("refused", "mask_size_mismatch")
     assert "160 x 160 pixels, like its image, but it is 160 x 100" in result.sentence
+
+
+def test_a_drawn_mask_may_have_soft_borders_and_leave_pixels_open(models, chest, tmp_path):
+    drawn = cv2.GaussianBlur(chest[3].astype(np.uint8) * 255, (0, 0), 0.6)
+    assert 0.02 < ((drawn > 24) & (drawn < 103)).mean() < 0.2
+    drawn[: SIZE // 2] = np.minimum(drawn[: SIZE // 2], 127)
+    cv2.imwrite(str(tmp_path / "soft.png"), drawn)
+    assert run(models, chest[0], tmp_path / "out", tmp_path / "soft.png", Unsure()).status == "done"
+    bone = cv2.imread(str(tmp_path / "out/chest/bone.png"), cv2.IMREAD_UNCHANGED) > 0
+    assert not bone[: SIZE // 2 - 2].any()
+    inner = cv2.erode(chest[3].astype(np.uint8), np.ones((3, 3))) > 0
+    assert bone[SIZE // 2 :][inner[SIZE // 2 :]].all()
+
+
+def test_a_radiograph_in_place_of_a_mask_is_refused(models, chest, tmp_path):
+    result = run(models, chest[0], tmp_path / "out", chest[0])
+    assert (result.status, result.reason) == ("refused", "mask_invalid")
+    assert "of the pixels hold others" in result.sentence
 
 
 def test_sixteen_bits_hold_every_level_of_eight():
