@@ -23,7 +23,7 @@ from flows.cli_train import train
 from flows.cli_train_inpainter import train_inpainter
 from flows.home import usable_settings
 from flows.outcome import DONE, FAILED, PARTLY, AsJson, Home, Quiet, SixteenBitPng, reporting_errors
-from flows.prediction import PredictOptions, RibMethod, predict_into, show_prediction
+from flows.prediction import PredictOptions, RibOptions, predict_into, show_prediction
 from flows.settings import apply_environment
 
 app = typer.Typer(
@@ -130,7 +130,7 @@ def predict(
 ) -> None:
     """Segment lungs, ribs and nodules: masks, overlay.png and result.json per input, and one results.parquet."""
     with reporting_errors(as_json):
-        how = RibMethod.classical if suppress_ribs else None
+        how = RibOptions() if suppress_ribs else None
         options = PredictOptions(model, structures, how, sixteen_bit=sixteen_bit_png, quiet=quiet or as_json)
         summary = predict_into(paths, out, home, options)
     show_prediction(summary, out, quiet, as_json)

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -16,11 +16,34 @@ from data_catalog.radiograph import Structure
 from flows.home import UsageError, usable_settings
 from flows.settings import apply_environment
 
+if TYPE_CHECKING:
+    from cxr_models.suppression.suppressor import Method
+
 
 class RibMethod(StrEnum):
     """How ribs are taken away."""
 
     classical = "classical"
+    diffusion = "diffusion"
+
+
+@dataclass(frozen=True, slots=True)
+class RibOptions:
+    """How ribs are taken away.
+
+    Attributes:
+        method: which.
+        rib_mask: of the one input, in place of the predicted ribs.
+        inpainter: for "diffusion": a folder in diffusers' layout or a name on the hub; "" for the bundled one.
+        samples: for "diffusion": how many are averaged.
+        seed: for "diffusion": of the noise.
+    """
+
+    method: RibMethod = RibMethod.classical
+    rib_mask: Path | None = None
+    inpainter: str = ""
+    samples: int = 4
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +53,14 @@ class PredictOptions:
     Attributes:
         model: "auto", "bundled", a name, an alias or a folder.
         structures: names of what to segment, with commas; None for all there is.
-        method: how ribs are taken away; None leaves them.
-        rib_mask: of the one input, in place of the predicted ribs.
+        ribs: how ribs are taken away; None leaves them.
         sixteen_bit: read 16-bit PNG as if all 16 bits were used.
         quiet: no progress is shown.
     """
 
     model: str
     structures: str | None
-    method: RibMethod | None = None
-    rib_mask: Path | None = None
+    ribs: RibOptions | None = None
     sixteen_bit: bool = False
     quiet: bool = False
 
@@ -56,12 +77,12 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     """
     if not any(path.exists() or path.is_symlink() for path in paths):
         raise typer.BadParameter(f"none of these exists: {', '.join(map(str, paths))}", param_hint="PATH...")
-    if options.rib_mask is not None and (len(paths) > 1 or paths[0].is_dir()):
+    ribs = options.ribs
+    if ribs is not None and ribs.rib_mask is not None and (len(paths) > 1 or paths[0].is_dir()):
         raise typer.BadParameter("a rib mask belongs to one radiograph: name one file", param_hint="--rib-mask")
     settings = usable_settings(home)
     apply_environment(settings)  # before anything imports MLflow
     warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
-    from cxr_models.suppression.suppressor import METHODS
     from flows.console import showing_progress
     from tasks.models import find_models, structures_of
     from tasks.predict import predict_all, summarise
@@ -69,9 +90,9 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     from tasks.suppression_page import PAGE
 
     structures, removal = _structures(options.structures) or structures_of(options.model), None
-    if options.method is not None:
+    if ribs is not None:
         structures = tuple(dict.fromkeys((*structures, Structure.LUNG, Structure.RIB)))
-        removal = RibRemoval(METHODS[options.method.value], options.rib_mask)
+        removal = RibRemoval(_method(ribs), ribs.rib_mask)
     models = find_models(options.model, structures, settings.mlflow_tracking_uri, settings.home)
     with showing_progress(options.quiet):
         results = predict_all(paths, out, models, structures, sixteen_bit=options.sixteen_bit, removal=removal)
@@ -79,6 +100,22 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
         raise UsageError(f"no file to predict in {', '.join(map(str, paths))}: name files, or a folder that holds some")
     page = out / PAGE
     return summarise(results) | {"page": str(page) if removal is not None and page.is_file() else None}
+
+
+def _method(options: RibOptions) -> Method:
+    """The method that ``options`` name, with its checkpoint loaded.
+
+    Raises:
+        PackageError: no checkpoint, or one that cannot be used.
+    """
+    from cxr_models.bundled import BUNDLED
+    from cxr_models.suppression.diffusion import DiffusionConfig, load_diffusion
+    from cxr_models.suppression.suppressor import METHODS
+
+    if options.method is not RibMethod.diffusion:
+        return METHODS[options.method.value]
+    config = DiffusionConfig(samples=options.samples, seed=options.seed)
+    return load_diffusion(options.inpainter or BUNDLED / "cxr-rib-inpainter", config)
 
 
 def _structures(names: str | None) -> tuple[Structure, ...] | None:

@@ -88,7 +88,6 @@ def frame_around(pixels: Floats, rib: Mask, lung: Mask | None, size: int) -> Fra
         raise ValueError("Expected a mask of ribs or lungs that shows some, but it is empty")
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
     side = round(max(height, width) * (1 + 2 * MARGIN))
-    side = min(side, 2 * min(pixels.shape) - 1, max(pixels.shape))  # a mirror image shows each pixel once
     top = round((rows[0] + rows[-1] + 1 - side) / 2)
     left = round((columns[0] + columns[-1] + 1 - side) / 2)
     inside = pixels[max(0, top) : top + side, max(0, left) : left + side]

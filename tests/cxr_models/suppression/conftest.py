@@ -98,3 +98,9 @@ class RibbedLung:
 def ribbed() -> RibbedLung:
     """The same lung for all."""
     return RibbedLung()
+
+
+@pytest.fixture(scope="session")
+def ribbed_lung():
+    """Makes further ones, of a size and a seed."""
+    return RibbedLung
