@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "cxr_models": {"data_catalog"},
     "data_catalog": set(),
 }
-MLFLOW_FILES = {"tasks/tracking.py", "tasks/serving.py"}
+MLFLOW_FILES = {"tasks/tracking.py", "tasks/serving.py", "tasks/serving_inpainter.py"}
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for layer in MAY_IMPORT for path in (ROOT / layer).rglob("*.py"))
 
 

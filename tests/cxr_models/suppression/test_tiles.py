@@ -43,7 +43,7 @@ def test_a_constant_stays_constant(layout, level):
 @settings(deadline=None)
 @given(layouts(), st.integers(0, 2**32 - 1))
 def test_tiles_that_disagree_by_a_constant_leave_no_step(layout, seed):
-    """A squared sine rises by pi / (2 overlap) a pixel at most; where two pairs of tiles fade at once, by twice that."""
+    """A squared sine rises by pi / (2 overlap) a pixel at most; two pairs of tiles may fade at once."""
     height, width, side, overlap = layout
     rng = np.random.default_rng(seed)
     done = in_tiles(
