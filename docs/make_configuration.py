@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cxr_models.suppression.inpainter_training import InpainterTrainConfig
 from data_catalog.sources import SOURCES as KINDS
 from data_catalog.sources import SourceSpec
 from flows.config import RunConfig, make_config
@@ -83,6 +84,14 @@ path = "/data/my-radiographs"
 ```
 """
 
+INPAINTER = """\
+## `cxr train-inpainter`
+
+Starts from the recipe of the bundled inpainter (`cxr_models/weights/cxr-rib-inpainter/recipe.toml`); `--config` goes over
+it. `sources`, `workers`, `device`, `[phantom]`, `[simulate]` and `[split]` are those above; `model_name` is
+`cxr-rib-inpainter`. A stage's `rounds` and `steps` say how long it trains: steps of the optimiser are their product.
+"""
+
 ENVIRONMENT = """\
 ## Environment
 
@@ -125,9 +134,17 @@ def page() -> str:
         SOURCES.format(kinds=kinds),
     ]
     for name, model in sections(RunConfig):
-        summary = (inspect.getdoc(model) or "").splitlines()[0].replace("``", "`")
-        parts += [f"## `[{name}]`", "", f"{summary} ({_where(model)})", "", *table(model), ""]
+        parts += section("##", name, model)
+    parts += [INPAINTER, *section("###", "inpainter", InpainterTrainConfig)]
+    for name, model in sections(InpainterTrainConfig, "inpainter."):
+        parts += section("###", name, model)
     return "\n".join([*parts, ENVIRONMENT])
+
+
+def section(level: str, name: str, model: type[BaseModel]) -> list[str]:
+    """Heading, first sentence and table of one TOML section."""
+    summary = (inspect.getdoc(model) or "").splitlines()[0].replace("``", "`")
+    return [f"{level} `[{name}]`", "", f"{summary} ({_where(model)})", "", *table(model), ""]
 
 
 def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
@@ -158,7 +175,14 @@ def table(model: type[BaseModel], only: set[str] | None = None) -> list[str]:
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Key -> what the docstring says of it under "Attributes:"."""
+    """Key -> what the docstring, or that of what the model extends, says of it under "Attributes:"."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
+        found |= _own_meanings(base)
+    return found
+
+
+def _own_meanings(model: type[BaseModel]) -> dict[str, str]:
     _, _, text = (inspect.getdoc(model) or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?= {4}\S)", "\n" + text.rstrip()):

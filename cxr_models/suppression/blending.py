@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -40,6 +40,9 @@ class BlendConfig(AlongRibs):
             was changed along the ribs, so that fine detail stays the radiograph's own.
         excess: what "residual" averages: "rendered" the generator's change between its own two renderings; "pixels"
             the radiograph above the generated image; "poisson" the same above the cloned one.
+        decoder: "residual" of "pixels" or "poisson": standard deviation of the smoothing of the decoder's error on the
+            radiograph itself, which is taken off the generated image first. Coarser errors go, and the ribs' borders
+            stay as sharp as the radiograph's. With 0 all of the error is taken off, the lost sharpness with it.
         correction_side: "poisson": longer side of the grid of the brightness correction, pixels.
         calm: "poisson": standard deviation of the smoothing of the difference at the border.
         coarsest: "pyramid": size of a pixel of the coarsest scale.
@@ -52,6 +55,7 @@ class BlendConfig(AlongRibs):
     excess: Excess = "poisson"
     correction_side: int = Field(default=512, ge=16, le=1024)
     calm: float = Field(default=0.004, gt=0, le=0.05)
+    decoder: float = Field(default=0.006, ge=0, le=1)
     coarsest: float = Field(default=0.03, gt=0, le=0.5)
     along: float = Field(default=0.02, gt=0, le=0.3)
     edge: float = Field(default=0.0, ge=0, le=0.2)
@@ -140,14 +144,22 @@ def _expanded(smaller: Floats, larger: Floats) -> Floats:
 
 def _residual(given: _Given, config: BlendConfig) -> Floats:
     lung = np.zeros_like(given.rib) if given.lung is None else given.lung
-    excess, ribs, lungs = (
-        at_side(plane, config.side) for plane in (_EXCESSES[config.excess](given, config), given.rib, lung)
-    )
-    return at_shape(layer_along(excess, ribs, lungs, config), (given.rib.shape[0], given.rib.shape[1]))
+    excess = _EXCESSES[config.excess](given, config)
+    image, ribs, lungs = (at_side(plane, config.side) for plane in (excess, given.rib, lung))
+    return at_shape(layer_along(image, ribs, lungs, config), (given.rib.shape[0], given.rib.shape[1]))
 
 
-def _rendered(given: _Given, config: BlendConfig) -> Floats:
+def _change(given: _Given, config: BlendConfig) -> Floats:
     return np.maximum(given.rendered - given.generated, 0).astype(np.float32)
+
+
+def _without_decoder(given: _Given, config: BlendConfig) -> _Given:
+    """The same with what the decoder does to the radiograph, smoothed, taken off the generated image."""
+    error = given.rendered - given.pixels
+    sigma = config.decoder * max(error.shape)
+    if sigma > 0:
+        error = np.asarray(cv2.GaussianBlur(error, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float32)
+    return replace(given, generated=(given.generated - error).astype(np.float32))
 
 
 _BLENDINGS: Mapping[Blending, Callable[[_Given, BlendConfig], Floats]] = {
@@ -157,7 +169,7 @@ _BLENDINGS: Mapping[Blending, Callable[[_Given, BlendConfig], Floats]] = {
     "residual": _residual,
 }
 _EXCESSES: Mapping[Excess, Callable[[_Given, BlendConfig], Floats]] = {
-    "rendered": _rendered,
-    "pixels": _alpha,
-    "poisson": _poisson,
+    "rendered": _change,
+    "pixels": lambda given, config: _alpha(_without_decoder(given, config), config),
+    "poisson": lambda given, config: _poisson(_without_decoder(given, config), config),
 }
