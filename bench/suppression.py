@@ -1,8 +1,9 @@
 """What the removal of ribs does on data that is here: simulated radiographs, phantoms, nodules set in, and the clock.
 
-    python bench/suppression.py --data ../shared/data [--rows simulated,kept,time]
+    python bench/suppression.py --data ../shared/data [--rows simulated,kept,time] [--inpainter NAME=FOLDER]
 
-Prints one JSON object. Needs no training and no GPU. All methods side by side; "nothing" leaves the ribs.
+Prints one JSON object. Needs no training and no GPU. All methods side by side, with the bundled inpainter and those
+that are given; "nothing" leaves the ribs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from _rows import print_rows
 from segmentation import held_back
@@ -27,19 +27,28 @@ from cxr_models.phantom import PhantomConfig, render_cohort
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import simulate_case
 from cxr_models.simulate.implant import ImplantConfig, Implanter, with_nodules
-from cxr_models.suppression.fidelity import fidelity_by_region, suppression_ratio
+from cxr_models.suppression.diffusion import load_diffusion
 from cxr_models.suppression.nodule_contrast import median_kept, signal_kept
-from cxr_models.suppression.suppressor import METHODS, Suppressed, suppress
+from cxr_models.suppression.suppressor import METHODS, Method, Suppressed, suppress
 from data_catalog.manifest import Sample
 from data_catalog.masks.files import read_masks
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.source import ScanContext
 from data_catalog.sources import SOURCES
+from tasks.evaluate_inpainter import NOTHING, method_scores
 from tasks.suppress import sixteen_bit
 
-NOTHING = "nothing"
 BOTH = (Structure.LUNG, Structure.RIB)
+CHECKPOINTS: dict[str, Path] = {}
+"""Inpainters that are measured too, by name."""
+if (BUNDLED / "cxr-rib-inpainter" / "card.json").is_file():
+    CHECKPOINTS["diffusion"] = BUNDLED / "cxr-rib-inpainter"
+
+
+def methods() -> dict[str, Method]:
+    """Everything that takes ribs off, by name."""
+    return {**METHODS, **{name: load_diffusion(folder) for name, folder in CHECKPOINTS.items()}}
 
 
 def reader() -> ChestReader:
@@ -65,7 +74,7 @@ def pairs(data: Path, folder: Path, count: int) -> Iterator[tuple[str, Sample]]:
 
 def simulated_rows(data: Path, count: int = 8) -> dict[str, Any]:
     """PSNR and SSIM against the true rib-free image, with the predicted masks and with the true ones."""
-    asked, found = reader(), {}  # type: ignore[var-annotated]
+    asked, known, found = reader(), methods(), {}  # type: ignore[var-annotated]
     with tempfile.TemporaryDirectory() as folder:
         for kind, row in pairs(data, Path(folder), count):
             before, truth = (
@@ -76,11 +85,13 @@ def simulated_rows(data: Path, count: int = 8) -> dict[str, Any]:
             true = read_masks(row.with_(height=height, width=width)).masks
             results = {NOTHING: np.asarray(before.pixels)}
             predicted = asked.read(before, BOTH).masks
-            for name, method in METHODS.items():
+            for name, method in known.items():
                 results[name] = suppress(before, predicted, method).pixels
                 results[f"{name}_true_mask"] = suppress(before, MaskSet({s: true[s] for s in BOTH}), method).pixels
             for name, pixels in results.items():
-                numbers = _numbers(np.asarray(before.pixels), pixels, np.asarray(truth.pixels), true[Structure.LUNG])
+                numbers = method_scores(
+                    np.asarray(before.pixels), pixels, np.asarray(truth.pixels), true[Structure.LUNG]
+                )
                 found.setdefault(kind, {}).setdefault(name, []).append(numbers)
     summary = {
         kind: {
@@ -89,38 +100,23 @@ def simulated_rows(data: Path, count: int = 8) -> dict[str, Any]:
         }
         for kind, methods in found.items()
     }
-    best = max(METHODS, key=lambda name: summary["phantom"][name]["psnr_db"])
+    best = max(known, key=lambda name: summary["phantom"][name]["psnr_db"])
     figures = {"phantom_psnr_db": summary["phantom"][best]["psnr_db"], "phantom_ssim": summary["phantom"][best]["ssim"]}
     return {**figures, "images_of_each_kind": count, "against_truth": summary}
 
 
-def _numbers(before: Any, result: Any, truth: Any, lung: npt.NDArray[np.bool_]) -> dict[str, float]:
-    plain = fidelity_by_region(result, truth, {"lung": lung})
-    matched = fidelity_by_region(result, truth, {"lung": lung}, matched=True)
-    ratio = suppression_ratio(before, result, truth, region=lung)
-    return {
-        "psnr_db": plain["whole"].psnr_db,
-        "ssim": plain["whole"].ssim,
-        "lung_psnr_db": plain["lung"].psnr_db,
-        "lung_ssim": plain["lung"].ssim,
-        "lung_matched_psnr_db": matched["lung"].psnr_db,
-        "lung_matched_ssim": matched["lung"].ssim,
-        "suppression_ratio_strict": ratio.strict if ratio else float("nan"),
-    }
-
-
 def kept_rows(data: Path) -> dict[str, Any]:
     """On held-back real radiographs: pixels that changed outside of the band, and what is left of nodules set in."""
-    asked = reader()
+    asked, known = reader(), methods()
     implanter = Implanter.of_side(ImplantConfig(patches=str(data / "ct-nodules")).as_measured(), "test")
     changed = {8: 0, 16: 0}
-    kept: dict[str, list[float | None]] = {name: [] for name in METHODS}
-    doubtful = dict.fromkeys(METHODS, 0)
+    kept: dict[str, list[float | None]] = {name: [] for name in known}
+    doubtful = dict.fromkeys(known, 0)
     for name, radiograph, lung, _ in held_back(data, "cxr-lung"):
         made = with_nodules(implanter, np.asarray(radiograph.pixels), lung, name, nodules=True)
         with_nodule = replace(radiograph, pixels=made.pixels)
         masks = asked.read(with_nodule, BOTH).masks
-        for method, layer in METHODS.items():
+        for method, layer in known.items():
             plain, other = suppress(radiograph, masks, layer), suppress(with_nodule, masks, layer)
             doubtful[method] += bool(other.doubts)
             for bits, count in _changed(with_nodule, other).items():
@@ -151,7 +147,7 @@ def time_rows(data: Path, repeats: int = 5) -> dict[str, Any]:
     """Seconds for one radiograph of 512 x 512, masks included, on all cores that torch takes."""
     import cv2
 
-    asked = reader()
+    asked, known = reader(), methods()
     _, radiograph, _, _ = next(held_back(data, "cxr-lung"))
     small = cv2.resize(np.asarray(radiograph.pixels), (512, 512), interpolation=cv2.INTER_AREA)
     radiograph = Radiograph(np.clip(small, 0, 1).astype(np.float32), radiograph.sha256)
@@ -160,7 +156,7 @@ def time_rows(data: Path, repeats: int = 5) -> dict[str, Any]:
         started = time.perf_counter()
         masks = asked.read(radiograph, BOTH).masks
         seconds.setdefault("masks", []).append(time.perf_counter() - started)
-        for name, method in METHODS.items():
+        for name, method in known.items():
             started = time.perf_counter()
             suppress(radiograph, masks, method)
             seconds.setdefault(name, []).append(time.perf_counter() - started)
@@ -176,4 +172,4 @@ ROWS = {"simulated": simulated_rows, "kept": kept_rows, "time": time_rows}
 
 
 if __name__ == "__main__":
-    print_rows(__doc__, ROWS)
+    print_rows(__doc__, ROWS, CHECKPOINTS.__setitem__)
