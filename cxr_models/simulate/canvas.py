@@ -16,6 +16,8 @@ Mask = npt.NDArray[np.bool_]
 LARGEST_FIELD_MM = 430.0
 """Edge of the largest detectors: no radiograph shows more, whatever the lungs' width says (where one is missing)."""
 _TRIES = 40  # places in the lungs
+FAINTEST = 0.03
+"""Differences of grey levels that the eye and a network can tell apart; where an image is smoother, this counts."""
 _SAMPLED = 256  # rows and columns that a display curve is taken from
 
 
@@ -64,7 +66,8 @@ class Implanted:
         changed: (H, W) bool, where nodules with their soft edges and distractors are.
         lesions: centre, box and diameter of each.
         conspicuity: of each: how much brighter it made its pixels, in standard deviations of what they and those
-            about them were (compare Kundel and Revesz 1976, AJR 126:1233-1238).
+            about them were, or in :data:`FAINTEST` where that is more (compare Kundel and Revesz 1976, AJR
+            126:1233-1238).
     """
 
     pixels: Floats
@@ -117,7 +120,7 @@ class Canvas:
                 continue
             shown = display.with_added(self.pixels[box], added)
             spread = float(self.before[box].std())
-            conspicuity = float((shown - self.pixels[box])[mask].mean()) / max(spread, 1e-3)
+            conspicuity = float((shown - self.pixels[box])[mask].mean()) / max(spread, FAINTEST)
             if conspicuity < least:
                 continue
             self.pixels[box] = shown
