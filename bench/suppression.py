@@ -1,6 +1,6 @@
 """What the removal of ribs does on data that is here: simulated radiographs, phantoms, nodules set in, and the clock.
 
-    python bench/suppression.py --data ../shared/data [--rows simulated,kept,time] [--inpainter NAME=FOLDER]
+    python bench/suppression.py --data ../shared/data [--rows simulated,kept,time,detections] [--inpainter NAME=FOLDER]
 
 Prints one JSON object. Needs no training and no GPU. All methods side by side, with the bundled inpainter and those
 that are given; "nothing" leaves the ribs.
@@ -12,7 +12,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from cxr_models.phantom import PhantomConfig, render_cohort
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import simulate_case
 from cxr_models.simulate.implant import ImplantConfig, Implanter, with_nodules
+from cxr_models.suppression.detections import Compared, compare_detections
 from cxr_models.suppression.diffusion import load_diffusion
 from cxr_models.suppression.nodule_contrast import median_kept, signal_kept
 from cxr_models.suppression.suppressor import METHODS, Method, Suppressed, suppress
@@ -168,7 +169,30 @@ def time_rows(data: Path, repeats: int = 5) -> dict[str, Any]:
     }
 
 
-ROWS = {"simulated": simulated_rows, "kept": kept_rows, "time": time_rows}
+def detection_rows(data: Path, repeats: int = 2) -> dict[str, Any]:
+    """Nodules of held-back CTs set into held-back radiographs, as the bundled model finds them before and after."""
+    folders = {structure: BUNDLED / f"cxr-{structure.value}" for structure in Structure}
+    asked, known = ChestReader(folders), methods()
+    card = asked.models[Structure.NODULE].card
+    plain = ImplantConfig.model_validate(card.training["crop"]["implant"] | {"patches": str(data / "ct-nodules")})
+    implanter = Implanter.of_side(plain, "test")  # as they were learned: those that can be seen at all
+    threshold = card.metrics["test_threshold_1fp"]
+    found = {name: Compared() for name in known}
+    for name, radiograph, lung, _ in held_back(data, "cxr-nodule"):
+        for repeat in range(repeats):
+            made = with_nodules(implanter, np.asarray(radiograph.pixels), lung, name, repeat=repeat, nodules=True)
+            shown = replace(radiograph, pixels=made.pixels)
+            before = asked.read(shown)
+            places = [(lesion.row, lesion.column, max(lesion.height, lesion.width)) for lesion in made.lesions]
+            for method, layer in known.items():
+                without = replace(shown, pixels=suppress(shown, before.masks, layer).pixels)
+                after = asked.read(without, [Structure.NODULE]).candidates or ()
+                found[method] += compare_detections(before.candidates or (), after, places, threshold)
+    rows = {name: asdict(row) | {"lost_share": row.lost_share} for name, row in found.items()}
+    return {"nodule_detections": {"threshold": threshold, **rows}}
+
+
+ROWS = {"simulated": simulated_rows, "kept": kept_rows, "time": time_rows, "detections": detection_rows}
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def _numbers(record: dict[str, Any]) -> dict[str, float | None]:
         "test_nodule_score": record["score"]["value"],
         "test_nodule_sensitivity_1fp": at["1"]["value"],
         "test_nodule_auc": record["auc"]["value"],
+        "test_threshold_1fp": record["thresholds"]["1"],
         "test_nodules": float(record["lesions"]),
     }
 
