@@ -58,6 +58,7 @@ AS_DECODED = {
     "residual_rendered": BlendConfig(blending="residual", excess="rendered"),
     "residual_pixels": BlendConfig(blending="residual", excess="pixels"),
     "residual": BlendConfig(blending="residual"),
+    "residual_002": BlendConfig(blending="residual", along=0.02),
     "residual_005": BlendConfig(blending="residual", along=0.05),
     "residual_010": BlendConfig(blending="residual", along=0.1),
 }

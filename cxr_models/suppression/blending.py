@@ -47,8 +47,8 @@ class BlendConfig(AlongRibs):
         calm: "poisson": standard deviation of the smoothing of the difference at the border.
         coarsest: "pyramid": size of a pixel of the coarsest scale.
         side, along, turn, edge, amount: "residual", as in :class:`~cxr_models.suppression.classical.AlongRibs`. Shorter
-            along than the classical layer, since a generator knows more of what lies behind than a membrane does; and
-            trusted up to the lungs' edge.
+            along than the classical layer, since a generator knows more of what lies behind than a membrane does, and
+            trusted up to the lungs' edge. A longer average keeps more of what the generator left out.
     """
 
     blending: Blending = "residual"
@@ -57,7 +57,7 @@ class BlendConfig(AlongRibs):
     calm: float = Field(default=0.004, gt=0, le=0.05)
     decoder: float = Field(default=0.006, ge=0, le=1)
     coarsest: float = Field(default=0.03, gt=0, le=0.5)
-    along: float = Field(default=0.02, gt=0, le=0.3)
+    along: float = Field(default=0.01, gt=0, le=0.3)
     edge: float = Field(default=0.0, ge=0, le=0.2)
     amount: float = Field(default=1.0, ge=0, le=1)
 

@@ -171,18 +171,19 @@ def test_a_residual_keeps_the_radiographs_own_detail_which_alpha_loses(ribbed):
     assert agreement["residual"] > 0.97 > agreement["alpha"]
 
 
-def test_a_residual_keeps_most_of_a_vessel_that_the_generator_left_out(ribbed):
+def test_the_longer_a_residual_is_averaged_the_more_it_keeps_of_what_the_generator_left_out(ribbed):
     vessel = np.zeros_like(ribbed.pixels)
     vessel[:, 120:123] = 0.1  # across the ribs
-    pixels = ribbed.pixels + vessel
-    bones = [
-        blend(pixels, ribbed.behind, pixels, ribbed.rib, ribbed.lung, BlendConfig(blending=blending))
-        for blending in ("residual", "alpha")
-    ]
-    where = ribbed.rib & (vessel > 0)
-    kept = [float(np.median((pixels - bone - ribbed.behind)[where])) / 0.1 for bone in bones]
-    assert kept[0] > 0.6
-    assert kept[1] == pytest.approx(0, abs=1e-5)
+    pixels, where = ribbed.pixels + vessel, ribbed.rib & (vessel > 0)
+    configs = [BlendConfig(blending="alpha"), *(BlendConfig(blending="residual", along=s) for s in (0.01, 0.02, 0.06))]
+    kept = []
+    for config in configs:
+        bone = blend(pixels, ribbed.behind, pixels, ribbed.rib, ribbed.lung, config)
+        kept.append(float(np.median((pixels - bone - ribbed.behind)[where])) / 0.1)
+    assert kept[0] == pytest.approx(0, abs=1e-5)
+    assert kept == sorted(kept)
+    assert kept[2] > 0.6
+    assert kept[3] > 0.8
 
 
 def test_what_the_decoder_does_to_the_radiograph_itself_is_taken_off(ribbed):
