@@ -32,7 +32,7 @@ from cxr_models.phantom import PhantomConfig, render_cohort
 from cxr_models.predictor import Segmenter
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import simulate_case
-from cxr_models.simulate.implant import with_nodules
+from cxr_models.simulate.implant import ImplantConfig, Implanter, with_nodules
 from cxr_models.targets import ScoredImage, targets_of
 from data_catalog.manifest import Sample
 from data_catalog.masks.files import read_masks
@@ -41,7 +41,7 @@ from data_catalog.radiograph import MaskSet, Radiograph, Structure
 from data_catalog.reading import read_radiograph
 from data_catalog.source import ScanContext
 from data_catalog.sources import SOURCES
-from tasks.nodule_scores import implanting
+from tasks.nodule_scores import SMALLEST_MM, implanting
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -194,17 +194,30 @@ def _rib_dice(reader: ChestReader, row: Sample) -> float:
 
 
 def nodule_rows(data: Path) -> dict[str, Any]:
-    """FROC of nodules of at least 10 mm, of held-back CT patients, set into held-back radiographs."""
+    """FROC of nodules of at least 10 mm, of held-back CT patients, set into held-back radiographs.
+
+    Twice: as their CT has them, of which many cannot be seen; and as those that the model was trained on, which can.
+    """
     reader = ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.NODULE: BUNDLED / "cxr-nodule"})
-    implanter = implanting(reader.models[Structure.NODULE].card, str(data / "ct-nodules"))
-    images = []
+    card, patches = reader.models[Structure.NODULE].card, str(data / "ct-nodules")
+    trained = ImplantConfig.model_validate(card.training["crop"]["implant"] | {"patches": patches})
+    visible = trained.model_copy(update={"diameter_mm": (SMALLEST_MM, trained.diameter_mm[1]), "distractors": 0.0})
+    kinds = {"nodules": implanting(card, patches), "visible_nodules": Implanter.of_side(visible, "test")}
+    images: dict[str, list[ScoredImage]] = {kind: [] for kind in kinds}
+    conspicuity: dict[str, list[float]] = {kind: [] for kind in kinds}
     for name, radiograph, lung, _ in held_back(data, "cxr-nodule"):
-        for repeat in range(3):
-            made = with_nodules(implanter, np.asarray(radiograph.pixels), lung, name, repeat=repeat, nodules=repeat > 0)
-            found = reader.read(replace(radiograph, pixels=made.pixels), [Structure.NODULE])
-            targets = targets_of(made.lesions, radiograph.shape, radiograph.spacing)
-            images.append(ScoredImage(name, targets, tuple(found.candidates or ()), found.present))
-    return {"nodules": froc(images).record()}
+        for kind, implanter in kinds.items():
+            for repeat in range(3):
+                pixels = np.asarray(radiograph.pixels)
+                made = with_nodules(implanter, pixels, lung, name, repeat=repeat, nodules=repeat > 0)
+                found = reader.read(replace(radiograph, pixels=made.pixels), [Structure.NODULE])
+                targets = targets_of(made.lesions, radiograph.shape, radiograph.spacing)
+                images[kind].append(ScoredImage(name, targets, tuple(found.candidates or ()), found.present))
+                conspicuity[kind] += made.conspicuity
+    return {
+        kind: froc(scored).record() | {"median_conspicuity": float(np.median(conspicuity[kind]))}
+        for kind, scored in images.items()
+    }
 
 
 def quality_rows(data: Path, each: int = 8) -> dict[str, Any]:
