@@ -71,7 +71,8 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     Where ribs were taken away, ``page`` is the path of the page that shows it, else it is None.
 
     Raises:
-        typer.BadParameter: none of the paths exists, a rib mask for several inputs, or a structure of another name.
+        typer.BadParameter: none of the paths exists, a rib mask for several inputs, an inpainter for a method that has
+            none, or a structure of another name.
         UsageError: nothing to predict.
         PackageError: no model.
     """
@@ -80,6 +81,8 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     ribs = options.ribs
     if ribs is not None and ribs.rib_mask is not None and (len(paths) > 1 or paths[0].is_dir()):
         raise typer.BadParameter("a rib mask belongs to one radiograph: name one file", param_hint="--rib-mask")
+    if ribs is not None and ribs.inpainter and ribs.method is not RibMethod.diffusion:
+        raise typer.BadParameter("a checkpoint is for --method diffusion", param_hint="--inpainter")
     settings = usable_settings(home)
     apply_environment(settings)  # before anything imports MLflow
     warnings.filterwarnings("ignore", module="pydicom")  # what matters of a file is in its row
@@ -92,7 +95,7 @@ def predict_into(paths: list[Path], out: Path, home: Path | None, options: Predi
     structures, removal = _structures(options.structures) or structures_of(options.model), None
     if ribs is not None:
         structures = tuple(dict.fromkeys((*structures, Structure.LUNG, Structure.RIB)))
-        removal = RibRemoval(_method(ribs), ribs.rib_mask)
+        removal = RibRemoval(_method(ribs), ribs.rib_mask, _about(ribs))
     models = find_models(options.model, structures, settings.mlflow_tracking_uri, settings.home)
     with showing_progress(options.quiet):
         results = predict_all(paths, out, models, structures, sixteen_bit=options.sixteen_bit, removal=removal)
@@ -108,14 +111,30 @@ def _method(options: RibOptions) -> Method:
     Raises:
         PackageError: no checkpoint, or one that cannot be used.
     """
-    from cxr_models.bundled import BUNDLED
     from cxr_models.suppression.diffusion import DiffusionConfig, load_diffusion
     from cxr_models.suppression.suppressor import METHODS
 
     if options.method is not RibMethod.diffusion:
         return METHODS[options.method.value]
     config = DiffusionConfig(samples=options.samples, seed=options.seed)
-    return load_diffusion(options.inpainter or BUNDLED / "cxr-rib-inpainter", config)
+    return load_diffusion(_inpainter(options), config)
+
+
+def _about(options: RibOptions) -> dict[str, Any]:
+    """What the records say of the method, so that an image can be made again; nothing where the name says it all."""
+    from cxr_models.suppression.inpainter_package import checkpoint_digest
+
+    if options.method is not RibMethod.diffusion:
+        return {}
+    where = _inpainter(options)
+    named = {"inpainter": str(where), "inpainter_sha256": checkpoint_digest(where)}
+    return named | {"samples": options.samples, "seed": options.seed}
+
+
+def _inpainter(options: RibOptions) -> str | Path:
+    from cxr_models.bundled import BUNDLED
+
+    return options.inpainter or BUNDLED / "cxr-rib-inpainter"
 
 
 def _structures(names: str | None) -> tuple[Structure, ...] | None:

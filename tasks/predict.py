@@ -216,8 +216,8 @@ def write_prediction(radiograph: Radiograph, prediction: Prediction, file: Path,
         picture = draw_structures(radiograph.pixels, prediction.masks.masks, prediction.candidates or (), side=1024)
         write_png(part / "overlay.png", picture)
         record = _record(result, radiograph, prediction, job)
-        if suppressed:
-            record["suppression"] = write_suppressed(suppressed, radiograph, part)
+        if suppressed and job.removal:
+            record["suppression"] = write_suppressed(suppressed, radiograph, part) | dict(job.removal.about)
         _write_json(part / "result.json", record)
     return result
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ class RibRemoval:
     Attributes:
         method: estimates the bone layer.
         rib_mask: an image that shows the ribs, in place of the predicted ones.
+        about: what the records say beside the method's name: which checkpoint, how many samples, which seed.
     """
 
     method: Method
     rib_mask: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, radiograph: Radiograph, prediction: Prediction, file: Path) -> Suppressed:
         """``radiograph`` without its ribs.

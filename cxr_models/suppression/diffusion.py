@@ -69,7 +69,7 @@ class Diffusion:
 
     def _on_tile(self, planes: tuple[npt.NDArray[Any], ...]) -> Floats:
         """(3, S, S): mean and spread of the samples, and the tile as the decoder renders it with its ribs."""
-        image, ribs = (np.ascontiguousarray(plane, np.float32) for plane in planes)
+        image, ribs = (np.array(plane, np.float32) for plane in planes)  # copies: a tile is a view of all
         rendered = self.inpainter.reconstruct(image)
         if (ribs >= 0.5).all():
             ribs[0] = 0  # something has to be left to go by

@@ -25,6 +25,7 @@ from cxr_models.suppression.inpainter_layout import SCHEDULER, WEIGHTS, check_la
 from cxr_models.suppression.quiet import quiet_libraries
 from cxr_models.suppression.sampling import SamplingConfig
 from data_catalog.atomic import replacing_folder
+from data_catalog.digest import digest_of, file_digest
 
 _HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _HUB_FILES = (
@@ -148,6 +149,17 @@ def find_checkpoint(where: str | Path) -> Path:
             f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}. "
             "Check the name, or download it elsewhere and give the folder."
         ) from error
+
+
+def checkpoint_digest(where: str | Path) -> str:
+    """Digest of the files that :func:`load_inpainter` reads at ``where``: another checkpoint may come to lie there.
+
+    Raises:
+        PackageError: as :func:`find_checkpoint`.
+    """
+    folder = find_checkpoint(where)
+    files = sorted({path for pattern in _HUB_FILES for path in folder.glob(pattern) if path.is_file()})
+    return digest_of([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])
 
 
 def _load_parts(folder: Path, dtype: torch.dtype) -> Any:

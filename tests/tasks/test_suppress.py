@@ -156,3 +156,12 @@ def test_sixteen_bits_hold_every_level_of_eight():
     np.testing.assert_array_equal(sixteen_bit(levels), np.arange(256).reshape(16, 16) * 257)
     deep = np.arange(65536, dtype=np.float32).reshape(256, 256) / np.float32(65535)
     np.testing.assert_array_equal(sixteen_bit(deep), np.arange(65536).reshape(256, 256))
+
+
+def test_a_record_says_with_which_checkpoint_and_seed_an_image_was_made(models, chest, tmp_path):
+    about = {"inpainter": "folder", "inpainter_sha256": "0" * 64, "samples": 4, "seed": 7}
+    removal = RibRemoval(Unsure(), chest[1], about)
+    predict_all([chest[0]], tmp_path / "out", models, WANTED, sixteen_bit=False, removal=removal)
+    record = json.loads((tmp_path / "out/chest/result.json").read_text())["suppression"]
+    assert about.items() <= record.items()
+    assert record["method"] == "unsure"

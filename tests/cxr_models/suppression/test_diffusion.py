@@ -78,3 +78,9 @@ def test_a_checkpoint_loads_from_its_folder(tiny_pipeline, tmp_path, ribbed):
     method = load_diffusion(tmp_path / "p", DiffusionConfig(samples=1))
     assert method.inpainter.conditioning.kind == "translucent"
     assert taken_off(ribbed, method)[1].method == "diffusion"
+
+
+def test_a_tile_is_not_written_to(inpainter):
+    image, ribs = np.full((32, 32), 0.5, np.float32), np.ones((32, 32), np.float32)
+    Diffusion(inpainter, DiffusionConfig(samples=1))._on_tile((image, ribs))
+    assert ribs.all()
