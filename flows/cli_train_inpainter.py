@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,13 @@ from rich.console import Console
 from flows.cli_train import Config, Sources, Workers
 from flows.home import usable_settings
 from flows.outcome import DONE, AsJson, Home, Quiet, reporting_errors
+
+
+class Shown(StrEnum):
+    """What the U-Net is shown under the mask (:class:`~cxr_models.suppression.conditioning.ConditioningConfig`)."""
+
+    masked = "masked"
+    translucent = "translucent"
 
 
 def train_inpainter(
@@ -23,9 +31,11 @@ def train_inpainter(
             show_default="built from nothing",
         ),
     ] = None,
-    lora: Annotated[int | None, typer.Option(min=0, help="Rank of LoRA layers; 0 trains all weights.")] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=0, max=1024, help="Rank of LoRA layers; 0 trains all weights.")
+    ] = None,
     conditioning: Annotated[
-        str | None, typer.Option(help="What the U-Net is shown: masked or translucent.", show_default="translucent")
+        Shown | None, typer.Option(help="What the U-Net is shown.", show_default="translucent")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     config: Config = None,
@@ -39,7 +49,7 @@ def train_inpainter(
     from cxr_models.bundled import recipe_of
     from flows.run import run_inpainter_job
 
-    given = {"base": base, "seed": seed, "conditioning": conditioning and {"kind": conditioning}}
+    given = {"base": base, "seed": seed, "conditioning": conditioning and {"kind": conditioning.value}}
     how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     how |= {"unet": {"lora": lora}} if lora is not None else {}
     options = {"inpainter": how, "device": device} | ({"workers": workers} if workers else {})

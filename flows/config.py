@@ -103,6 +103,15 @@ class InpainterConfig(BaseModel):
     workers: str = Field(default="threads:2", pattern=f"^({WORKERS})$")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
+    @model_validator(mode="after")
+    def _lora_has_a_base(self) -> InpainterConfig:
+        if self.inpainter.unet.lora and not self.inpainter.base:
+            raise ValueError(
+                f"Expected a `base` for LoRA layers of rank {self.inpainter.unet.lora}, but got none: beside weights "
+                "that know nothing they learn nothing. Give a checkpoint (--base), or train all weights (--lora 0)."
+            )
+        return self
+
 
 def make_config(sources: tuple[SourceSpec, ...], preset: Preset = "demo", seed: int = 0) -> RunConfig:
     """The config of a preset.

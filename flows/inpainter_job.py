@@ -8,6 +8,9 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cxr_models.precision import pick_device
+from cxr_models.suppression.inpainter_card import InpainterCard, card_digest
+from cxr_models.suppression.inpainter_package import checkpoint_digest
+from cxr_models.suppression.inpainter_training import InpainterTrainConfig
 from cxr_models.suppression.inpainter_training import code_version as training_version
 from data_catalog.digest import digest_of
 from data_catalog.radiograph import Structure
@@ -24,7 +27,7 @@ from tasks.ingest import ingest, plan_shards
 from tasks.inpainter_pairs import code_version as pairs_version
 from tasks.inpainter_pairs import prepare_pairs
 from tasks.records import Cohort, EvaluatedInpainter, InpainterSummary, PreparedPairs, TrainedInpainter
-from tasks.register_inpainter import find_inpainter_champion, register_inpainter
+from tasks.register_inpainter import card_of, find_inpainter_champion, register_inpainter
 from tasks.train_inpainter import grid, train_inpainter_autoencoder, train_inpainter_unet
 
 
@@ -46,17 +49,18 @@ def inpainter_job(
 def _inpainter_job(config: InpainterConfig, home: Path, uri: str) -> InpainterSummary:
     steps, store, folder = Steps(), home / "store", inpainter_folder(config, home)
     device = pick_device(config.device)
+    size = grid(config.inpainter)  # a base that cannot be used is refused before hours of work
     ingested = ingest(rendered(steps, config, store), folder, store / "unpacked")
     ingested = simulated(steps, ingested, config, store, folder)
     shards = convert_all(steps, plan_shards(ingested, (), {}, folder), store)
     cohort = assemble_cohort(ingested, shards, config.split, (Structure.RIB,), {}, folder)
-    pairs = _pairs(steps, cohort, config, store)
+    pairs = _pairs(steps, cohort, size, store)
     trained = _trained(steps, cohort, pairs, config, device, uri, store)
-    scores = _evaluated(steps, cohort, Path(trained.package), trained.digest, device, store)
+    scores = _evaluated(steps, cohort, Path(trained.package), device, store)
     reigning = find_inpainter_champion(uri, config.model_name, trained, home)
     rival = None
     if reigning is not None:
-        rival = _evaluated(steps, cohort, Path(reigning.package), reigning.weights_sha256, device, store)
+        rival = _evaluated(steps, cohort, Path(reigning.package), device, store)
     registered = register_inpainter(uri, cohort, trained, scores, rival, home)
     return InpainterSummary(
         package=trained.package,
@@ -78,8 +82,7 @@ def inpainter_folder(config: InpainterConfig, home: Path) -> Path:
     return home / "inpainters" / f"{kinds}-{digest_of(config)[:8]}"
 
 
-def _pairs(steps: Steps, cohort: Cohort, config: InpainterConfig, store: Path) -> PreparedPairs:
-    size = grid(config.inpainter)
+def _pairs(steps: Steps, cohort: Cohort, size: int, store: Path) -> PreparedPairs:
     key = digest_of(cohort.digest, size, pairs_version())[:32]
     out = store / "pairs" / key
     parameters = {"key": key, "cohort": cohort, "size": size, "out": out}
@@ -99,23 +102,46 @@ def _trained(
     how = config.inpainter
     shared = {"cohort": cohort, "pairs": pairs, "model_name": config.model_name, "device": device}
     shared |= {"tracking_uri": uri, "home": store.parent}
-    made_from = (how.base, how.model, how.pairs, how.autoencoder.decisive(), how.retrain_autoencoder, how.seed)
-    key = digest_of(pairs.digest, *made_from, device, training_version())[:32]
+    key = autoencoder_key(pairs, how, device)
     out = store / "autoencoders" / key
     outputs = [out / "package" / "card.json", out / "history.json"]
     task = train_inpainter_autoencoder
     first = steps.submit(task, outputs=outputs, key=key, config=how, out=out, **shared).result()
-    key = digest_of(first.digest, pairs.digest, how.model_dump(mode="json"), device, config.model_name)[:32]
+    key = unet_key(first, cohort, pairs, how, device, config.model_name)
     out = store / "inpainters" / key
     outputs = [out / "package" / "card.json", out / "history.json"]
     parameters = {"key": key, "base": first, "config": how, "out": out}
     return steps.submit(train_inpainter_unet, outputs=outputs, **parameters, **shared).result()
 
 
-def _evaluated(
-    steps: Steps, cohort: Cohort, package: Path, digest: str, device: str, store: Path
-) -> EvaluatedInpainter:
-    key = digest_of(digest, cohort.digest, cohort.test_digest, device, evaluation_version(), pairs_version())[:32]
+def autoencoder_key(pairs: PreparedPairs, how: InpainterTrainConfig, device: str) -> str:
+    """Digest of all that decides what comes out of the first stage: a base counts by its files."""
+    base = (how.base, checkpoint_digest(how.base)) if how.base else ("",)
+    made_from = (how.model, how.pairs, how.autoencoder.decisive(), how.retrain_autoencoder, how.seed)
+    return digest_of(pairs.digest, *base, *made_from, device, training_version())[:32]
+
+
+def unet_key(
+    first: TrainedInpainter,
+    cohort: Cohort,
+    pairs: PreparedPairs,
+    how: InpainterTrainConfig,
+    device: str,
+    name: str,
+) -> str:
+    """Digest of all that decides what comes out of the second stage, its card included, which tells of the cohort."""
+    kept = how.model_dump(mode="json", exclude={"autoencoder", "unet"}) | {"unet": how.unet.decisive()}
+    return digest_of(first.digest, cohort.digest, pairs.digest, kept, device, name, training_version())[:32]
+
+
+def evaluation_key(card: InpainterCard, cohort: Cohort, device: str) -> str:
+    """Digest of all that scores depend on: the same weights sampled otherwise have other scores."""
+    versions = evaluation_version(), pairs_version()
+    return digest_of(card_digest(card), cohort.digest, cohort.test_digest, device, *versions)[:32]
+
+
+def _evaluated(steps: Steps, cohort: Cohort, package: Path, device: str, store: Path) -> EvaluatedInpainter:
+    key = evaluation_key(card_of(package), cohort, device)
     out = store / "inpainter-scores" / key
     parameters = {"key": key, "cohort": cohort, "package": package, "device": device, "out": out}
     return steps.submit(evaluate_inpainter, outputs=[out / "scores.parquet"], **parameters).result()

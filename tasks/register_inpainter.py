@@ -11,8 +11,12 @@ import numpy as np
 from prefect import task
 
 from cxr_models.package import PackageError
-from cxr_models.suppression.inpainter_card import InpainterCard, read_inpainter_card, rewrite_inpainter_card
-from data_catalog.digest import digest_of
+from cxr_models.suppression.inpainter_card import (
+    InpainterCard,
+    card_digest,
+    read_inpainter_card,
+    rewrite_inpainter_card,
+)
 from tasks.progress import sink
 from tasks.records import Champion, Cohort, EvaluatedInpainter, Registered, TrainedInpainter
 from tasks.tracking import Packaged, Tracker, Version
@@ -119,7 +123,7 @@ def _new_version(tracker: Tracker, trained: TrainedInpainter, scores: EvaluatedI
 def packaged(card: InpainterCard) -> Packaged:
     """What the registry files a checkpoint as."""
     tags = {"commit": card.commit, "conditioning": card.conditioning.kind}
-    digests = digest_of(card.files), card.manifest_sha256
+    digests = card_digest(card), card.manifest_sha256
     return Packaged(card.name, *digests, tags, card_text(card), SERVING_CODE, "float32")
 
 

@@ -15,12 +15,12 @@ from prefect.artifacts import create_image_artifact, create_progress_artifact, u
 
 from cxr_models.overlay import write_png
 from cxr_models.suppression.inpainter import Inpainter
+from cxr_models.suppression.inpainter_card import card_digest
 from cxr_models.suppression.inpainter_package import InpainterPackage, load_inpainter, save_inpainter
 from cxr_models.suppression.inpainter_training import InpainterTrainConfig, describe, train_autoencoder, train_unet
 from cxr_models.suppression.pairs import Pairs, open_pairs
 from cxr_models.suppression.small_model import build_small_model
 from data_catalog.atomic import replacing
-from data_catalog.digest import digest_of
 from data_catalog.manifest import Sample, read_manifest
 from data_catalog.radiograph import Structure
 from tasks.caching import BY_KEY
@@ -51,12 +51,12 @@ def train_inpainter_autoencoder(
     With a base whose autoencoder stays, that checkpoint as it is.
     """
     pipeline = load_inpainter(config.base).pipeline if config.base else build_small_model(config.model, config.seed)
-    fields = card_fields(cohort, config, model_name, grid(config))
+    data = open_pairs(Path(pairs.folder))
+    fields = card_fields(cohort, config, model_name, data.size)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     history: list[dict[str, float]] = []
     run_id, resumed_at = "", 0
     if config.trains_autoencoder:
-        data = open_pairs(Path(pairs.folder))
         plan = describe("autoencoder", config.autoencoder, config, data, device)
         report, run_id = _tracked(
             (tracking_uri, home), f"{model_name}-autoencoder", key, plan, config.autoencoder.rounds
@@ -81,7 +81,7 @@ def train_inpainter_unet(
 ) -> TrainedInpainter:
     """The second stage: into ``out/package`` a checkpoint that takes ribs off, going on where it was stopped."""
     data, pipeline = open_pairs(Path(pairs.folder)), load_inpainter(base.package).pipeline
-    fields = card_fields(cohort, config, model_name, grid(config))
+    fields = card_fields(cohort, config, model_name, data.size)
     plan = describe("unet", config.unet, config, data, device)
     report, run_id = _tracked((tracking_uri, home), model_name, key, plan, config.unet.rounds)
     tracker = Tracker(tracking_uri, home, EXPERIMENT)
@@ -117,7 +117,7 @@ def _finished(
     return TrainedInpainter(
         package=str(out / "package"),
         history=str(out / "history.json"),
-        digest=digest_of(card.files),
+        digest=card_digest(card),
         tracking_run=run_id,
         resumed_at=resumed_at,
     )
@@ -154,12 +154,15 @@ def with_truth(samples: list[Sample]) -> list[Sample]:
 
 
 def sample_picture(pipeline: Any, data: Pairs, config: InpainterTrainConfig, device: str) -> npt.NDArray[np.uint8]:
-    """Rows of radiograph, sample, and truth, of the validation rows or, without any, of the first ones: (3 S, 3 S)."""
-    rows = [*data.rows("val", exact=True)[: PICTURES - 1], *data.rows("val", exact=False)]
+    """Rows of radiograph, sample, and truth, of validation rows or, without any, of training rows: (3 S, 3 S)."""
+    exact, real = next(
+        (found for side in ("val", "train") if any(found := [data.rows(side, exact=kind) for kind in (True, False)])),
+        ([], []),
+    )
     inpainter = Inpainter(InpainterPackage(pipeline, None), device)
     inpainter.conditioning, inpainter.sampling = config.conditioning, config.sampling
     shown = []
-    for row in (rows or list(range(len(data.names))))[:PICTURES]:
+    for row in [*exact[: PICTURES - 1], *real][:PICTURES]:
         pair = data[row]
         sample = inpainter.sample(pair.image, pair.rib, seed=config.seed)[0]
         shown.append(np.hstack([pair.image, np.clip(sample, 0, 1), pair.soft]))

@@ -11,7 +11,7 @@ from cxr_models.package import LIMITS, PackageError
 from cxr_models.suppression.conditioning import ConditioningConfig
 from cxr_models.suppression.sampling import SamplingConfig
 from data_catalog.atomic import replacing
-from data_catalog.digest import file_digest
+from data_catalog.digest import digest_of, file_digest
 
 CARD = "card.json"
 INPAINTING_LIMITS = (
@@ -110,6 +110,11 @@ def digests_of(folder: Path) -> dict[str, str]:
     """Path inside ``folder`` -> SHA-256 of every file but the card."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CARD)
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
+def card_digest(card: InpainterCard) -> str:
+    """Identity of a checkpoint as it is used, 64 hex digits: the same weights sampled otherwise give other images."""
+    return digest_of(card.files, card.conditioning, card.sampling)
 
 
 def check_digests(folder: Path, card: InpainterCard) -> None:
