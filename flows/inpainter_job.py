@@ -49,6 +49,8 @@ def inpainter_job(
 def _inpainter_job(config: InpainterConfig, home: Path, uri: str) -> InpainterSummary:
     steps, store, folder = Steps(), home / "store", inpainter_folder(config, home)
     device = pick_device(config.device)
+    if all(source.kind == "phantom" for source in config.sources):  # never competes with those for patients
+        config = config.model_copy(update={"model_name": f"{config.model_name}-phantom"})
     size = grid(config.inpainter)  # a base that cannot be used is refused before hours of work
     ingested = ingest(rendered(steps, config, store), folder, store / "unpacked")
     ingested = simulated(steps, ingested, config, store, folder)

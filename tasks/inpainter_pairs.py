@@ -48,12 +48,11 @@ def prepare_pairs(key: str, cohort: Cohort, size: int, out: Path) -> PreparedPai
             "simulate from (ct-labels=FOLDER, lidc-idri=FOLDER) or phantoms (--source phantom)."
         )
     sink().start("pairs", len(samples))
-    found = list(_pairs(samples, size))
-    write_pairs(found, out)
-    exact = sum(pair.exact for pair in found)
-    sink().finish("pairs", f"{exact} with a truth, {len(found) - exact} real, {len(samples) - len(found)} left out")
-    digest = pairs.open_pairs(out).digest
-    return PreparedPairs(folder=str(out), digest=digest, exact=exact, real=len(found) - exact)
+    count = write_pairs(_pairs(samples, size), out)
+    made = pairs.open_pairs(out)
+    exact = sum(made.exact)
+    sink().finish("pairs", f"{exact} with a truth, {count - exact} real, {len(samples) - count} left out")
+    return PreparedPairs(folder=str(out), digest=made.digest, exact=exact, real=count - exact)
 
 
 def _pairs(samples: list[Sample], size: int) -> Iterator[Pair]:

@@ -1,4 +1,4 @@
-"""Everything MLflow: runs, metrics, the model registry. No other file imports it but the two that it loads to serve models."""
+"""Everything MLflow: runs, metrics, the model registry. No other file imports it but the two that serve models."""
 
 from __future__ import annotations
 

@@ -204,29 +204,31 @@ def train_unet(
         base_digest: of the weights that the training starts from.
 
     Raises:
-        ValueError: no training rows, or a pipeline whose image size the pairs do not have.
+        ValueError: no training rows, or a U-Net that predicts neither noise nor v.
         FloatingPointError: the loss is not finite.
     """
     vae = pipeline.vae.to(device).eval().requires_grad_(False)
     prompts = _prompt(pipeline, config.sampling.prompt, device)
-    noise_schedule = copy.deepcopy(pipeline.scheduler)
+    noise_schedule = noise_schedule_of(pipeline.scheduler)
     amounts = noise_schedule.alphas_cumprod.to(device)
+    kind = noise_schedule.config.prediction_type
+    pure_noise = config.unet.pure_noise if kind == "v_prediction" else 0.0  # noise is no answer at pure noise
 
     def loss(unet: Any, images: int, generator: torch.Generator) -> Tensor:
         batch = draw(data, images, config.pairs, generator)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.split(":")[0], enabled=False):  # what is learned: to full depth
             planes = [plane.to(device) for plane in (batch.image, batch.soft, batch.mask)]
             condition = conditioning_channels(vae, planes[0], planes[2], config.conditioning)
             latents = encode(vae, to_network(planes[1])).float()
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        times = _times(images, len(amounts), config.unet.pure_noise, generator).to(device)
+        times = _times(images, len(amounts), pure_noise, generator).to(device)
         noisy = noise_schedule.add_noise(latents, noise, times)
         said = unet(torch.cat([noisy, condition.float()], 1), times, prompts.expand(images, -1, -1)).sample.float()
-        kind = noise_schedule.config.prediction_type
         wanted = noise_schedule.get_velocity(latents, noise, times) if kind == "v_prediction" else noise
         weights = snr_weights(amounts[times], config.unet.min_snr, kind)
         return (F.mse_loss(said, wanted, reduction="none").mean(dim=(1, 2, 3)) * weights).mean()
 
+    torch.manual_seed(config.seed)  # LoRA layers start from random numbers
     unet = _with_lora(pipeline.unet, config.unet.lora)
     if config.unet.gradient_checkpointing:
         (unet.base_model.model if config.unet.lora else unet).enable_gradient_checkpointing()
@@ -241,6 +243,26 @@ def train_unet(
     result = fit_stage(stage, path, on_round, on_network=show, tracking_run=tracking_run)
     pipeline.unet = _merged(result.network, config.unet.lora)
     return result
+
+
+def noise_schedule_of(scheduler: Any) -> Any:
+    """The forward process of ``scheduler``'s schedule, whichever solver that is: q(x_t | x_0) of Ho et al. (2020).
+
+    ``add_noise`` of Euler, Heun, DPM-Solver and the like adds noise at the solver's own scale and at the places of its
+    own list of steps, and half of the solvers have no ``get_velocity``.
+
+    Raises:
+        ValueError: its U-Net predicts neither noise nor v.
+    """
+    from diffusers import DDIMScheduler
+
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(
+            f"Expected a checkpoint that predicts epsilon or v_prediction, but its scheduler says {kind}. Take another."
+        )
+    with quiet_libraries():
+        return DDIMScheduler.from_config(scheduler.config)
 
 
 def snr_weights(amounts: Tensor, min_snr: float, prediction: Literal["epsilon", "v_prediction"] | str) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,18 +149,29 @@ def write_pairs(pairs: Iterable[Pair], folder: Path) -> int:
     Raises:
         ValueError: there is none.
     """
-    found = list(pairs)
-    if not found:
-        raise ValueError("Expected at least one pair of a radiograph with ribs and without, but got none")
+    rows: list[list[object]] = []
     with replacing_folder(folder) as part:
+        with ExitStack() as stack:
+            raw = {plane: stack.enter_context((part / f"{plane}.raw").open("wb")) for plane in PLANES}
+            for pair in pairs:  # one after another: a cohort is larger than memory
+                for plane, file in raw.items():
+                    value = getattr(pair, plane[:-1] if plane == "images" else plane)
+                    is_mask = value.dtype == bool
+                    file.write(
+                        (value.astype(np.uint8) if is_mask else np.rint(value * FULL).astype(np.uint16)).tobytes()
+                    )
+                rows.append([pair.name, pair.side, pair.exact])
+                side = pair.image.shape[0]
+        if not rows:
+            raise ValueError("Expected at least one pair of a radiograph with ribs and without, but got none")
         for plane in PLANES:
-            values = [getattr(pair, plane[:-1] if plane == "images" else plane) for pair in found]
-            kept = [v.astype(np.uint8) if v.dtype == bool else np.rint(v * FULL).astype(np.uint16) for v in values]
-            np.save(part / f"{plane}.npy", np.stack(kept))
-        rows = [[pair.name, pair.side, pair.exact] for pair in found]
+            kind = np.uint8 if plane in ("rib", "lung") else np.uint16
+            values = np.memmap(part / f"{plane}.raw", kind, "r", shape=(len(rows), side, side))
+            np.save(part / f"{plane}.npy", values)
+            (part / f"{plane}.raw").unlink()
         digest = digest_of([file_digest(part / f"{plane}.npy") for plane in PLANES], rows)
         (part / ROWS).write_text(json.dumps({"digest": digest, "rows": rows}), encoding="utf-8")
-    return len(found)
+    return len(rows)
 
 
 def open_pairs(folder: Path) -> Pairs:

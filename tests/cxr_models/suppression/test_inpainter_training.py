@@ -153,3 +153,34 @@ def test_the_code_version_follows_the_sources(monkeypatch):
     before = inpainter_training.code_version()
     monkeypatch.setattr(inpainter_training, "CODE", (stage,))
     assert inpainter_training.code_version() != before
+
+
+def test_lora_layers_start_from_the_seed_alone(tiny_pipeline, pairs, tmp_path):
+    config, made = quick(unet=quick().unet.model_copy(update={"lora": 2})), []
+    for name in ("one", "other"):
+        pipeline = copy.deepcopy(tiny_pipeline)
+        torch.rand(7)  # whatever drew from torch's own generator before
+        train_unet(pipeline, pairs, config, tmp_path / name)
+        made.append(pipeline.unet)
+    assert same(*made)
+
+
+@pytest.mark.parametrize("solver", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_base_learns_the_same_whichever_solver_it_came_with(solver, kind, tiny_pipeline, pairs, tmp_path):
+    import diffusers
+
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": kind}
+    made = []
+    for name in ("DDPMScheduler", solver):
+        pipeline = copy.deepcopy(tiny_pipeline)
+        pipeline.scheduler = getattr(diffusers, name)(**schedule)
+        train_unet(pipeline, pairs, quick(), tmp_path / name)
+        made.append(pipeline.unet)
+    assert same(*made)
+
+
+def test_a_base_that_predicts_the_image_itself_is_refused(tiny_pipeline, pairs, tmp_path):
+    tiny_pipeline.scheduler.register_to_config(prediction_type="sample")
+    with pytest.raises(ValueError, match="predicts epsilon or v_prediction"):
+        train_unet(tiny_pipeline, pairs, quick(), tmp_path / "c")
