@@ -121,7 +121,8 @@ def predict(
         ),
     ] = None,
     suppress_ribs: Annotated[
-        bool, typer.Option("--suppress-ribs", help="Take the ribs off as well: soft_tissue.png, bone.png, before_after.html.")
+        bool,
+        typer.Option("--suppress-ribs", help="Take the ribs off too: soft_tissue.png, bone.png, before_after.html."),
     ] = False,
     home: Home = None,
     sixteen_bit_png: SixteenBitPng = False,
