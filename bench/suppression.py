@@ -176,7 +176,7 @@ def detection_rows(data: Path, repeats: int = 2) -> dict[str, Any]:
     card = asked.models[Structure.NODULE].card
     plain = ImplantConfig.model_validate(card.training["crop"]["implant"] | {"patches": str(data / "ct-nodules")})
     implanter = Implanter.of_side(plain, "test")  # as they were learned: those that can be seen at all
-    threshold = card.metrics["test_threshold_1fp"]
+    threshold = card.metrics["visible_threshold_1fp"]
     found = {name: Compared() for name in known}
     for name, radiograph, lung, _ in held_back(data, "cxr-nodule"):
         for repeat in range(repeats):
