@@ -14,7 +14,7 @@ from flows.prediction import PredictOptions, RibMethod, RibOptions, predict_into
 def suppress(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PNG, JPEG or DICOM files, or folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
-    method: Annotated[RibMethod, typer.Option(help="How bone is told from what lies behind it.")] = RibMethod.classical,
+    method: Annotated[RibMethod, typer.Option(help="How bone is told from what lies behind it.")] = RibMethod.diffusion,
     rib_mask: Annotated[
         Path | None,
         typer.Option(

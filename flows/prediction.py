@@ -39,7 +39,7 @@ class RibOptions:
         seed: for "diffusion": of the noise.
     """
 
-    method: RibMethod = RibMethod.classical
+    method: RibMethod = RibMethod.diffusion
     rib_mask: Path | None = None
     inpainter: str = ""
     samples: int = 4

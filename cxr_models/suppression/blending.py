@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 Blending = Literal["alpha", "poisson", "pyramid", "residual"]
-Excess = Literal["rendered", "pixels", "poisson"]
+Excess = Literal["rendered", "pixels", "poisson", "both"]
 
 _LEAST_SHOWN = 0.5
 """A pixel of the small grid is fixed where at least this share of it lies outside of the mask."""
@@ -39,7 +39,8 @@ class BlendConfig(AlongRibs):
             "pyramid" blends each scale over its own width (Burt and Adelson, ACM TOG 1983); "residual" averages what
             was changed along the ribs, so that fine detail stays the radiograph's own.
         excess: what "residual" averages: "rendered" the generator's change between its own two renderings; "pixels"
-            the radiograph above the generated image; "poisson" the same above the cloned one.
+            the radiograph above the generated image; "poisson" the same above the cloned one; "both" the mean of the
+            first and the last, whose errors are not the same.
         decoder: "residual" of "pixels" or "poisson": standard deviation of the smoothing of the decoder's error on the
             radiograph itself, which is taken off the generated image first. Coarser errors go, and the ribs' borders
             stay as sharp as the radiograph's. With 0 all of the error is taken off, the lost sharpness with it.
@@ -52,7 +53,7 @@ class BlendConfig(AlongRibs):
     """
 
     blending: Blending = "residual"
-    excess: Excess = "poisson"
+    excess: Excess = "both"
     correction_side: int = Field(default=512, ge=16, le=1024)
     calm: float = Field(default=0.004, gt=0, le=0.05)
     decoder: float = Field(default=0.006, ge=0, le=1)
@@ -168,8 +169,15 @@ _BLENDINGS: Mapping[Blending, Callable[[_Given, BlendConfig], Floats]] = {
     "pyramid": _pyramid,
     "residual": _residual,
 }
+
+
+def _mean_of_both(given: _Given, config: BlendConfig) -> Floats:
+    return (0.5 * (_change(given, config) + _poisson(_without_decoder(given, config), config))).astype(np.float32)
+
+
 _EXCESSES: Mapping[Excess, Callable[[_Given, BlendConfig], Floats]] = {
     "rendered": _change,
     "pixels": lambda given, config: _alpha(_without_decoder(given, config), config),
     "poisson": lambda given, config: _poisson(_without_decoder(given, config), config),
+    "both": _mean_of_both,
 }

@@ -30,7 +30,7 @@ def test_ribs_go_with_the_bundled_models(phantom, tmp_path, session_home):
     done = RUNNER.invoke(app, ["suppress", str(phantom[0]), "--out", str(tmp_path / "o"), "--home", str(session_home)])
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "o/chest").iterdir()}
-    assert {"soft_tissue.png", "bone.png", "before_after.png", "rib.png", "lung.png", "result.json"} <= names
+    assert {"soft_tissue.png", "bone.png", "uncertainty.png", "before_after.png", "rib.png", "lung.png", "result.json"} <= names
     bone = cv2.imread(str(tmp_path / "o/chest/bone.png"), cv2.IMREAD_UNCHANGED)
     assert bone.max() > 2000
 
@@ -41,7 +41,7 @@ def test_predict_takes_the_ribs_off_where_asked(phantom, tmp_path, session_home)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "o/chest/result.json").read_text())
     assert record["structures"] == ["lung", "rib"]
-    assert record["suppression"]["method"] == "classical"
+    assert record["suppression"]["method"] == "diffusion"
 
 
 def test_a_process_of_its_own_finds_its_home_before_mlflow_is_imported(phantom, tmp_path):

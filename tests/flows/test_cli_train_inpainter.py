@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from diffusers import StableDiffusionInpaintPipeline
 
-from cxr_models.bundled import recipe_of
+from cxr_models.bundled import BUNDLED, recipe_of
 from cxr_models.suppression.inpainter_card import read_inpainter_card
+from cxr_models.suppression.inpainter_package import load_inpainter
 from data_catalog.digest import digest_of
 from flows.home import UsageError
 from flows.run import read_inpainter_config
@@ -135,6 +136,19 @@ def test_without_a_rib_free_truth_it_says_what_to_add(tmp_path, pairs_folder):
     assert result.returncode == 1
     assert "rib-free truth" in result.stderr
     assert "ct-labels" in result.stderr
+
+
+def test_the_bundled_checkpoint_is_the_one_of_its_recipe():
+    """Its digests hold, its sources are named, and `cxr train-inpainter` would make it of the same config."""
+    folder = BUNDLED / "cxr-rib-inpainter"
+    card = load_inpainter(folder).card
+    config = read_inpainter_config(["phantom"], [recipe_of("cxr-rib-inpainter")]).inpainter
+    kept = {"base", "conditioning", "sampling", "seed"}
+    assert card.training == config.model_dump(mode="json", exclude=kept)
+    assert (card.conditioning, card.sampling, card.seed, card.base) == (config.conditioning, config.sampling, 0, "")
+    assert all(source["licence"] and source["images"] for source in card.sources)
+    assert card.metrics["test_diffusion_psnr_db"] > card.metrics["test_classical_psnr_db"]
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
 
 
 def test_a_wrong_conditioning_is_a_usage_error():

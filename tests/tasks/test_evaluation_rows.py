@@ -190,7 +190,7 @@ def test_converted_rows_become_one_cohort(tmp_path):
 
 
 def test_a_bundled_model_is_known_by_its_name(tmp_path):
-    names = [path.parent.name for path in BUNDLED.glob("*/card.json")]
+    names = [path.parent.name for path in BUNDLED.glob("*/card.json") if (path.parent / "weights.safetensors").exists()]
     assert "cxr-lung" in names
     for name in names:
         assert model_to_evaluate(name, "sqlite:///none", tmp_path) == (BUNDLED / name, f"bundled {name}")
