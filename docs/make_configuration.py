@@ -89,8 +89,8 @@ INPAINTER = """\
 
 Starts from the recipe of the bundled inpainter (`cxr_models/weights/cxr-rib-inpainter/recipe.toml`); `--config` goes
 over it. `sources`, `workers`, `device`, `[phantom]`, `[simulate]` and `[split]` are those above; `model_name` is
-`cxr-rib-inpainter`, of phantoms alone `cxr-rib-inpainter-phantom`. A stage's `rounds` and `steps` say how long it trains:
-steps of the optimiser are their product.
+`cxr-rib-inpainter`, of phantoms alone `cxr-rib-inpainter-phantom`. A stage's `rounds` and `steps` say how long it
+trains: steps of the optimiser are their product.
 """
 
 ENVIRONMENT = """\

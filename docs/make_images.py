@@ -24,7 +24,8 @@ from cxr_models.bundled import BUNDLED
 from cxr_models.chest import ChestReader
 from cxr_models.phantom import PhantomConfig, render_patient
 from cxr_models.phantom.projection import BITS_STORED
-from cxr_models.suppression.suppressor import METHODS, suppress
+from cxr_models.suppression.diffusion import load_diffusion
+from cxr_models.suppression.suppressor import suppress
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
 
 IMAGES = Path(__file__).parent / "images"
@@ -51,12 +52,12 @@ def contact_sheet() -> Picture:
 def ribs_off(columns: int = 5) -> Picture:
     """Phantoms; below each what `cxr suppress` makes of it, then the truth: (3 T, columns T, 3) BGR."""
     reader = ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.RIB: BUNDLED / "cxr-rib"})
-    made = []
+    method, made = load_diffusion(BUNDLED / "cxr-rib-inpainter"), []
     for index in range(columns):
         patient = render_patient(PhantomConfig(patients=columns, size=512, seed=SEED), index)
         levels = patient.radiograph.astype(np.float32) / np.float32(FULL_SCALE)
         radiograph = Radiograph(levels, sha256="0" * 64)
-        done = suppress(radiograph, reader.read(radiograph).masks, METHODS["classical"])
+        done = suppress(radiograph, reader.read(radiograph).masks, method)
         after = np.rint(done.pixels * FULL_SCALE).astype(np.uint16)
         made.append(np.vstack([_tile(plane, WIDE) for plane in (patient.radiograph, after, patient.soft_tissue)]))
     return np.asarray(np.hstack(made), np.uint8)
