@@ -30,7 +30,15 @@ def test_ribs_go_with_the_bundled_models(phantom, tmp_path, session_home):
     done = RUNNER.invoke(app, ["suppress", str(phantom[0]), "--out", str(tmp_path / "o"), "--home", str(session_home)])
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "o/chest").iterdir()}
-    assert {"soft_tissue.png", "bone.png", "uncertainty.png", "before_after.png", "rib.png", "lung.png", "result.json"} <= names
+    assert {
+        "soft_tissue.png",
+        "bone.png",
+        "uncertainty.png",
+        "before_after.png",
+        "rib.png",
+        "lung.png",
+        "result.json",
+    } <= names
     bone = cv2.imread(str(tmp_path / "o/chest/bone.png"), cv2.IMREAD_UNCHANGED)
     assert bone.max() > 2000
 
