@@ -127,7 +127,7 @@ def _about(options: RibOptions) -> dict[str, Any]:
     if options.method is not RibMethod.diffusion:
         return {}
     where = _inpainter(options)
-    named = {"inpainter": str(where), "inpainter_sha256": checkpoint_digest(where)}
+    named = {"inpainter": options.inpainter or "bundled", "inpainter_sha256": checkpoint_digest(where)}
     return named | {"samples": options.samples, "seed": options.seed}
 
 

@@ -91,7 +91,7 @@ def test_every_command_is_documented_with_its_options(name: str):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_on_a_page_exist(page: Path):
     for line in code_in(text_of(page)):
-        for name, rest in re.findall(r"(?:^|[\s/])cxr ([a-z]+)\b([^|;&]*)", line):
+        for name, rest in re.findall(r"(?:^|[\s/])cxr ([a-z]+(?:-[a-z]+)*)(?![\w-])([^|;&]*)", line):
             if name in GROUPS:
                 if not rest.strip():
                     continue

@@ -8,7 +8,7 @@ from cxr_models.suppression.inpainter_training import InpainterTrainConfig
 from flows import inpainter_job
 from flows.config import InpainterConfig
 from flows.inpainter_job import autoencoder_key, evaluation_key, unet_key
-from flows.prediction import PredictOptions, RibOptions, predict_into
+from flows.prediction import PredictOptions, RibMethod, RibOptions, predict_into
 from tasks.records import Cohort, PreparedPairs, TrainedInpainter
 from tasks.register_inpainter import packaged
 
@@ -68,7 +68,7 @@ def test_lora_layers_need_a_checkpoint_beside_which_they_learn():
 
 
 def test_a_checkpoint_for_a_method_that_reads_none_is_refused(tmp_path):
-    options = PredictOptions("bundled", "lung,rib", RibOptions(inpainter="folder"))
+    options = PredictOptions("bundled", "lung,rib", RibOptions(RibMethod.classical, inpainter="folder"))
     with pytest.raises(typer.BadParameter, match="--method diffusion"):
         predict_into([tmp_path], tmp_path / "out", tmp_path / "home", options)
     assert not (tmp_path / "out").exists()
