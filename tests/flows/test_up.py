@@ -169,12 +169,13 @@ def test_a_child_that_dies_is_named(tmp_path):
         stop_child(child)
 
 
-def test_the_checkout_lists_the_main_job():
+def test_the_checkout_lists_its_flows():
     import yaml
 
     content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    (deployment,) = content["deployments"]
-    assert (deployment["name"], deployment["work_pool"]["name"]) == ("cxr-main-job", "cpu")
-    path, flow = deployment["entrypoint"].split(":")
-    assert f"def {flow}(" in (ROOT / path).read_text()
+    assert [deployment["name"] for deployment in content["deployments"]] == ["cxr-main-job", "cxr-train-inpainter"]
+    for deployment in content["deployments"]:
+        assert deployment["work_pool"]["name"] == "cpu"
+        path, flow = deployment["entrypoint"].split(":")
+        assert f"def {flow}(" in (ROOT / path).read_text()
     assert "pull" not in content  # a pull step would have an absolute path in it
