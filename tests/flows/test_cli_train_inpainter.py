@@ -112,18 +112,18 @@ def test_fine_tuning_with_lora_keeps_the_autoencoder_and_competes(done):
     assert digest_of(first.files) != digest_of(second.files)
 
 
-def test_a_registered_checkpoint_serves(done, monkeypatch):
+def test_a_registered_checkpoint_serves(done):
     home, _, _ = done
-    uri = f"sqlite:///{home / 'mlflow.db'}"
-    monkeypatch.setattr(mlflow, "set_tracking_uri", mlflow.set_tracking_uri)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    for settle in (mlflow.set_tracking_uri, mlflow.set_registry_uri):  # another test may have set either
+        settle(f"sqlite:///{home / 'mlflow.db'}")
     try:
         served = mlflow.pyfunc.load_model("models:/cxr-rib-inpainter@champion")
         image = np.tile(np.linspace(0, 1, 96, dtype=np.float32), (1, 96, 1))
         result = served.predict(image)
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
     assert result.shape == image.shape
     assert np.isfinite(result).all()
 
