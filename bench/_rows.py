@@ -27,8 +27,8 @@ def print_rows(
     if add_checkpoint is not None:
         parser.add_argument("--inpainter", action="append", default=[], help="NAME=FOLDER, measured too; repeatable")
     arguments = parser.parse_args()
-    for name, _, folder in (text.partition("=") for text in vars(arguments).get("inpainter", ())):
-        if add_checkpoint is not None:
+    if add_checkpoint is not None:
+        for name, _, folder in (text.partition("=") for text in arguments.inpainter):
             add_checkpoint(name, Path(folder))
     found: dict[str, Any] = {}
     for name in arguments.rows.split(","):

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from _rows import print_rows
-from suppression import BOTH, NOTHING, pairs, reader
+from suppression import BOTH, NOTHING, pairs
 
+from cxr_models.chest import bundled_reader
 from cxr_models.suppression.blending import BlendConfig, blend
 from cxr_models.suppression.fidelity import fidelity_by_region
 from cxr_models.suppression.nodule_contrast import median_kept, signal_kept
@@ -133,7 +134,7 @@ def suppressed(pair: Pair, method: Method) -> Floats:
 
 def read_pairs(data: Path, folder: Path, count: int) -> Iterator[tuple[str, Pair, Mapping[Structure, Mask]]]:
     """Kind, pair with the predicted masks, and the true masks."""
-    asked = reader()
+    asked = bundled_reader(BOTH)
     for kind, row in pairs(data, folder, count):
         before, truth = (
             read_radiograph(Path(path), image_format=row.image_format, acquisition=row.acquisition)

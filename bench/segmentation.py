@@ -23,11 +23,11 @@ from _rows import print_rows
 
 from cxr_models.assessment import degraded
 from cxr_models.bundled import BUNDLED, recipe_of
-from cxr_models.chest import ChestReader
+from cxr_models.chest import ChestReader, bundled_reader
 from cxr_models.froc import auc, froc
 from cxr_models.inference import ask
 from cxr_models.metrics import overlap
-from cxr_models.package import read_card
+from cxr_models.package import ModelCard, read_card
 from cxr_models.phantom import PhantomConfig, render_cohort
 from cxr_models.predictor import Segmenter
 from cxr_models.simulate.config import SimulationConfig
@@ -163,7 +163,7 @@ def rib_rows(data: Path, radiographs: int = 12) -> dict[str, Any]:
     There is one labelled CT here. The model was trained on bodies made from it, never on the CT as it is; a second
     patient's CT would be the fairer test.
     """
-    reader = ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.RIB: BUNDLED / "cxr-rib"})
+    reader = bundled_reader((Structure.LUNG, Structure.RIB))
     recipe = tomllib.loads(recipe_of("cxr-rib").read_text(encoding="utf-8"))
     others = {"seed": 90_001, "count": radiographs, "bodies": radiographs}
     kinds = {
@@ -193,14 +193,19 @@ def _rib_dice(reader: ChestReader, row: Sample) -> float:
     return overlap(reader.read(radiograph, [Structure.RIB]).masks.masks[Structure.RIB], truth).dice
 
 
+def as_trained(card: ModelCard, patches: str) -> ImplantConfig:
+    """How nodules were set in as the model of ``card`` was trained; with the ones in the folder ``patches``."""
+    return ImplantConfig.model_validate(card.training["crop"]["implant"] | {"patches": patches})
+
+
 def nodule_rows(data: Path) -> dict[str, Any]:
     """FROC of nodules of at least 10 mm, of held-back CT patients, set into held-back radiographs.
 
     Twice: as their CT has them, of which many cannot be seen; and as those that the model was trained on, which can.
     """
-    reader = ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.NODULE: BUNDLED / "cxr-nodule"})
+    reader = bundled_reader((Structure.LUNG, Structure.NODULE))
     card, patches = reader.models[Structure.NODULE].card, str(data / "ct-nodules")
-    trained = ImplantConfig.model_validate(card.training["crop"]["implant"] | {"patches": patches})
+    trained = as_trained(card, patches)
     visible = trained.model_copy(update={"diameter_mm": (SMALLEST_MM, trained.diameter_mm[1]), "distractors": 0.0})
     kinds = {"nodules": implanting(card, patches), "visible_nodules": Implanter.of_side(visible, "test")}
     images: dict[str, list[ScoredImage]] = {kind: [] for kind in kinds}

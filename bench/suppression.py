@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from _rows import print_rows
-from segmentation import held_back
+from segmentation import as_trained, held_back
 
 from cxr_models.bundled import BUNDLED, recipe_of
-from cxr_models.chest import ChestReader
+from cxr_models.chest import bundled_reader
 from cxr_models.phantom import PhantomConfig, render_cohort
 from cxr_models.simulate.config import SimulationConfig
 from cxr_models.simulate.folder import simulate_case
@@ -52,11 +52,6 @@ def methods() -> dict[str, Method]:
     return {**METHODS, **{name: load_diffusion(folder) for name, folder in CHECKPOINTS.items()}}
 
 
-def reader() -> ChestReader:
-    """The bundled models of lungs and ribs."""
-    return ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.RIB: BUNDLED / "cxr-rib"})
-
-
 def pairs(data: Path, folder: Path, count: int) -> Iterator[tuple[str, Sample]]:
     """Rows with a rib-free truth: bodies and phantoms that no model was trained on, and the CT as it is."""
     recipe = tomllib.loads(recipe_of("cxr-rib").read_text(encoding="utf-8"))
@@ -75,7 +70,7 @@ def pairs(data: Path, folder: Path, count: int) -> Iterator[tuple[str, Sample]]:
 
 def simulated_rows(data: Path, count: int = 8) -> dict[str, Any]:
     """PSNR and SSIM against the true rib-free image, with the predicted masks and with the true ones."""
-    asked, known, found = reader(), methods(), {}  # type: ignore[var-annotated]
+    asked, known, found = bundled_reader(BOTH), methods(), {}  # type: ignore[var-annotated]
     with tempfile.TemporaryDirectory() as folder:
         for kind, row in pairs(data, Path(folder), count):
             before, truth = (
@@ -108,7 +103,7 @@ def simulated_rows(data: Path, count: int = 8) -> dict[str, Any]:
 
 def kept_rows(data: Path) -> dict[str, Any]:
     """On held-back real radiographs: pixels that changed outside of the band, and what is left of nodules set in."""
-    asked, known = reader(), methods()
+    asked, known = bundled_reader(BOTH), methods()
     implanter = Implanter.of_side(ImplantConfig(patches=str(data / "ct-nodules")).as_measured(), "test")
     changed = {8: 0, 16: 0}
     kept: dict[str, list[float | None]] = {name: [] for name in known}
@@ -148,7 +143,7 @@ def time_rows(data: Path, repeats: int = 5) -> dict[str, Any]:
     """Seconds for one radiograph of 512 x 512, masks included, on all cores that torch takes."""
     import cv2
 
-    asked, known = reader(), methods()
+    asked, known = bundled_reader(BOTH), methods()
     _, radiograph, _, _ = next(held_back(data, "cxr-lung"))
     small = cv2.resize(np.asarray(radiograph.pixels), (512, 512), interpolation=cv2.INTER_AREA)
     radiograph = Radiograph(np.clip(small, 0, 1).astype(np.float32), radiograph.sha256)
@@ -171,11 +166,10 @@ def time_rows(data: Path, repeats: int = 5) -> dict[str, Any]:
 
 def detection_rows(data: Path, repeats: int = 1) -> dict[str, Any]:
     """Nodules of held-back CTs set into held-back radiographs, as the bundled model finds them before and after."""
-    folders = {structure: BUNDLED / f"cxr-{structure.value}" for structure in (*BOTH, Structure.NODULE)}
-    asked, known = ChestReader(folders), methods()
+    asked, known = bundled_reader((*BOTH, Structure.NODULE)), methods()
     card = asked.models[Structure.NODULE].card
-    plain = ImplantConfig.model_validate(card.training["crop"]["implant"] | {"patches": str(data / "ct-nodules")})
-    implanter = Implanter.of_side(plain, "test")  # as they were learned: those that can be seen at all
+    plain = as_trained(card, str(data / "ct-nodules"))  # those that can be seen at all
+    implanter = Implanter.of_side(plain, "test")
     threshold = card.metrics["visible_threshold_1fp"]
     found = {name: Compared() for name in known}
     for name, radiograph, lung, _ in held_back(data, "cxr-nodule"):

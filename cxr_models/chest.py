@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cxr_models import bundled
 from cxr_models.pose import upright
 from cxr_models.predictor import Prediction, Segmenter, turn_back
 from data_catalog.radiograph import MaskSet, Radiograph, Structure
@@ -62,6 +63,15 @@ class ChestReader:
             if model not in found:
                 found[model] = model.predict_upright(straight, around)
         return turn_back(_joined({s: found[self.models[s]] for s in wanted}), pose)
+
+
+def bundled_reader(structures: Sequence[Structure], device: str = "cpu") -> ChestReader:
+    """The bundled models of ``structures``, loaded.
+
+    Raises:
+        PackageError: none ships for one of them.
+    """
+    return ChestReader({structure: bundled.BUNDLED / f"cxr-{structure.value}" for structure in structures}, device)
 
 
 def _joined(parts: Mapping[Structure, Prediction]) -> Prediction:

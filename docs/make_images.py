@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cxr_models.bundled import BUNDLED
-from cxr_models.chest import ChestReader
+from cxr_models.chest import bundled_reader
 from cxr_models.phantom import PhantomConfig, render_patient
 from cxr_models.phantom.projection import BITS_STORED
 from cxr_models.suppression.diffusion import load_diffusion
@@ -51,7 +51,7 @@ def contact_sheet() -> Picture:
 
 def ribs_off(columns: int = 5) -> Picture:
     """Phantoms; below each what `cxr suppress` makes of it, then the truth: (3 T, columns T, 3) BGR."""
-    reader = ChestReader({Structure.LUNG: BUNDLED / "cxr-lung", Structure.RIB: BUNDLED / "cxr-rib"})
+    reader = bundled_reader((Structure.LUNG, Structure.RIB))
     method, made = load_diffusion(BUNDLED / "cxr-rib-inpainter"), []
     for index in range(columns):
         patient = render_patient(PhantomConfig(patients=columns, size=512, seed=SEED), index)

@@ -151,11 +151,6 @@ def structures_of(sources: Sequence[SourceSpec]) -> tuple[Structure, ...]:
     return (Structure.LUNG,) if Structure.LUNG in given or not given else tuple(dict.fromkeys(given))
 
 
-def with_sources(config: InpainterConfig, sources: tuple[SourceSpec, ...]) -> InpainterConfig:
-    """``config`` for ``sources``; without any, phantoms."""
-    return config.model_copy(update={"sources": sources}) if sources else config
-
-
 def parse_sources(texts: Sequence[str]) -> tuple[SourceSpec, ...]:
     """``KIND=PATH`` texts as sources, each once.
 

@@ -50,9 +50,12 @@ def read_inpainter_config(
     Raises:
         UsageError: as :func:`read_config`.
     """
-    from flows.config import InpainterConfig, with_sources
+    from flows.config import InpainterConfig
 
-    return _layered(sources, lambda specs: with_sources(InpainterConfig(), specs), files, options or {})
+    def make(specs: tuple[SourceSpec, ...]) -> InpainterConfig:
+        return InpainterConfig(sources=specs) if specs else InpainterConfig()
+
+    return _layered(sources, make, files, options or {})
 
 
 def _layered(

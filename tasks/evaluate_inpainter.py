@@ -10,8 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from prefect import task
 
-from cxr_models import bundled
-from cxr_models.chest import ChestReader
+from cxr_models.chest import bundled_reader
 from cxr_models.suppression import (
     blending,
     classical,
@@ -70,7 +69,7 @@ def evaluate_inpainter(key: str, cohort: Cohort, package: Path, device: str, out
     rows = [rows[i] for i in sorted({round(i) for i in np.linspace(0, len(rows) - 1, min(len(rows), MOST))})]
     own = load_diffusion(package, device=device)
     methods: dict[str, Method] = {**METHODS, own.name: own}
-    reader = ChestReader({structure: bundled.BUNDLED / f"cxr-{structure.value}" for structure in BOTH}, device)
+    reader = bundled_reader(BOTH, device)
     sink().start("evaluate", len(rows))
     scores = []
     for row in rows:

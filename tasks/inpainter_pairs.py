@@ -10,7 +10,7 @@ import numpy.typing as npt
 from prefect import task
 
 from cxr_models import bundled
-from cxr_models.chest import ChestReader
+from cxr_models.chest import ChestReader, bundled_reader
 from cxr_models.suppression import classical, frame, pairs
 from cxr_models.suppression.pairs import Pair, make_pair, write_pairs
 from cxr_models.suppression.suppressor import METHODS, suppress
@@ -57,7 +57,7 @@ def prepare_pairs(key: str, cohort: Cohort, size: int, out: Path) -> PreparedPai
 
 def _pairs(samples: list[Sample], size: int) -> Iterator[Pair]:
     """A pair of every row that has ribs; ribs and lungs of a real radiograph are those of the bundled models."""
-    reader = ChestReader({structure: bundled.BUNDLED / f"cxr-{structure.value}" for structure in BOTH})
+    reader = bundled_reader(BOTH)
     for sample in samples:
         made = _with_truth(sample, size) if sample.soft_tissue_path else _without(sample, size, reader)
         sink().advance("pairs")

@@ -28,12 +28,7 @@ SCORE, NODULES = "test_nodule_score", "nodule score"
 @task(name="find-champion")
 def find_champion(tracking_uri: str, model_name: str, trained: Trained, home: Path) -> Champion | None:
     """The reigning champion, where there is one and it is another model than the trained one."""
-    tracker = Tracker(tracking_uri, home)
-    champion = tracker.with_alias(model_name, "champion")
-    if champion is None or champion.weights_sha256 == trained.weights_sha256:
-        return None
-    package = tracker.download(champion)
-    return Champion(package=str(package), version=champion.version, weights_sha256=champion.weights_sha256)
+    return Tracker(tracking_uri, home).other_champion(model_name, trained.weights_sha256)
 
 
 @task(name="register")
@@ -53,20 +48,14 @@ def register(
     """
     sink().start("register", 1)
     tracker = Tracker(tracking_uri, home)
-    wanted = (trained.weights_sha256, cohort.digest)
-    versions = tracker.versions(model_name)
-    known = next((v for v in versions if (v.weights_sha256, v.manifest_sha256) == wanted), None)
+    known = tracker.known_version(model_name, trained.weights_sha256, cohort.digest)
     version = known or _new_version(tracker, cohort, trained, challenger)
     found = Comparison("Dice", challenger.dice, None, "")
     if champion is not None and reigning is not None:
         packages = Path(trained.package), Path(reigning.package)
         found = on_common_rows(challenger, champion, cohort, packages)
     wins = champion is None or found.wins
-    if known is None or not known.aliases:
-        tracker.set_alias(version, "challenger")
-    if wins and "champion" not in version.aliases:
-        tracker.set_alias(version, "champion")
-    current = next(v for v in tracker.versions(model_name) if v.version == version.version)
+    current = tracker.with_aliases(version, new=known is None, wins=wins)
     sink().finish("register", f"{model_name} version {version.version}")
     return Registered(
         name=model_name,

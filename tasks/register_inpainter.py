@@ -29,12 +29,7 @@ EXAMPLE_SIDE = 128
 @task(name="find-inpainter-champion")
 def find_inpainter_champion(tracking_uri: str, name: str, trained: TrainedInpainter, home: Path) -> Champion | None:
     """The reigning champion, where there is one and it is another checkpoint than the trained one."""
-    tracker = Tracker(tracking_uri, home, EXPERIMENT)
-    champion = tracker.with_alias(name, "champion")
-    if champion is None or champion.weights_sha256 == trained.digest:
-        return None
-    package = tracker.download(champion)
-    return Champion(package=str(package), version=champion.version, weights_sha256=champion.weights_sha256)
+    return Tracker(tracking_uri, home, EXPERIMENT).other_champion(name, trained.digest)
 
 
 @task(name="register-inpainter")
@@ -53,18 +48,11 @@ def register_inpainter(
     sink().start("register", 1)
     tracker = Tracker(tracking_uri, home, EXPERIMENT)
     name = card_of(Path(trained.package)).name
-    known = next(
-        (v for v in tracker.versions(name) if (v.weights_sha256, v.manifest_sha256) == (trained.digest, cohort.digest)),
-        None,
-    )
+    known = tracker.known_version(name, trained.digest, cohort.digest)
     version = known or _new_version(tracker, trained, challenger)
     reigning = tracker.with_alias(name, "champion")
     wins = champion is None or challenger.psnr_db > champion.psnr_db
-    if known is None or not known.aliases:
-        tracker.set_alias(version, "challenger")
-    if wins and "champion" not in version.aliases:
-        tracker.set_alias(version, "champion")
-    current = next(v for v in tracker.versions(name) if v.version == version.version)
+    current = tracker.with_aliases(version, new=known is None, wins=wins)
     sink().finish("register", f"{name} version {version.version}")
     return Registered(
         name=name,

@@ -12,8 +12,7 @@ import mlflow
 import numpy as np
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from cxr_models import bundled
-from cxr_models.chest import ChestReader
+from cxr_models.chest import bundled_reader
 from cxr_models.suppression.diffusion import load_diffusion
 from cxr_models.suppression.suppressor import suppress
 from data_catalog.radiograph import Radiograph, Structure
@@ -25,8 +24,7 @@ class RibRemovalPyfunc(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load checkpoint and models."""
         self.method = load_diffusion(Path(context.artifacts["package"]))
-        both = (Structure.LUNG, Structure.RIB)
-        self.reader = ChestReader({structure: bundled.BUNDLED / f"cxr-{structure.value}" for structure in both})
+        self.reader = bundled_reader((Structure.LUNG, Structure.RIB))
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

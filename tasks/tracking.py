@@ -19,6 +19,7 @@ from mlflow.types import Schema, TensorSpec
 
 from cxr_models.package import ModelCard, PackageError, card_text, read_card
 from data_catalog.atomic import replacing_folder
+from tasks.records import Champion
 
 EXPERIMENT = "cxr-segmentation"
 PACKAGE = "package"
@@ -174,6 +175,27 @@ class Tracker:
     def with_alias(self, name: str, alias: str) -> Version | None:
         """The version that carries ``alias``, or None."""
         return next((v for v in self.versions(name) if alias in v.aliases), None)
+
+    def other_champion(self, name: str, weights_sha256: str) -> Champion | None:
+        """The reigning champion, fetched, where there is one of other weights than these."""
+        champion = self.with_alias(name, "champion")
+        if champion is None or champion.weights_sha256 == weights_sha256:
+            return None
+        package = self.download(champion)
+        return Champion(package=str(package), version=champion.version, weights_sha256=champion.weights_sha256)
+
+    def known_version(self, name: str, weights_sha256: str, manifest_sha256: str) -> Version | None:
+        """The newest version with these weights, trained and tested on these rows."""
+        wanted = weights_sha256, manifest_sha256
+        return next((v for v in self.versions(name) if (v.weights_sha256, v.manifest_sha256) == wanted), None)
+
+    def with_aliases(self, version: Version, *, new: bool, wins: bool) -> Version:
+        """``version`` as ``challenger`` where it is new or has no alias yet, and as ``champion`` where it wins."""
+        if new or not version.aliases:
+            self.set_alias(version, "challenger")
+        if wins and "champion" not in version.aliases:
+            self.set_alias(version, "champion")
+        return next(v for v in self.versions(version.name) if v.version == version.version)
 
     def set_alias(self, version: Version, alias: str) -> None:
         """Move ``alias`` to ``version``."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_models.suppression.blending import BlendConfig, blend
-from cxr_models.suppression.frame import Frame, frame_around
+from cxr_models.suppression.frame import frame_around
 from cxr_models.suppression.inpainter import Inpainter
 from cxr_models.suppression.inpainter_package import load_inpainter
 from cxr_models.suppression.suppressor import BoneLayer
@@ -62,7 +62,11 @@ class Diffusion:
         frame = frame_around(pixels, rib, lung, max(side, self.config.grid))
         planes = frame.window(frame.cut(pixels)), frame.cut(rib)
         mean, spread, rendered = in_tiles(self._on_tile, planes, side, max(1, round(self.config.overlap * side)))
-        generated, rendered = (_in_place(grid, frame, pixels) for grid in (mean, rendered))
+        inside = frame.paste(np.ones_like(mean), pixels.shape) > 0
+        generated, rendered = (
+            np.where(inside, frame.paste(np.float32(frame.low) + frame.unwindow(grid), pixels.shape), pixels)
+            for grid in (mean, rendered)
+        )
         bone = blend(pixels, generated, rendered, rib, lung, self.config.blend)
         unsure = frame.paste(frame.unwindow(spread), pixels.shape) if self.config.samples > 1 else None
         return BoneLayer(bone, unsure)
@@ -77,13 +81,6 @@ class Diffusion:
             return np.stack([rendered, np.zeros_like(rendered), rendered])
         drawn = self.inpainter.sample(image, ribs, samples=self.config.samples, seed=self.config.seed)
         return np.stack([drawn.mean(axis=0), drawn.std(axis=0), rendered])
-
-
-def _in_place(grid: Floats, frame: Frame, pixels: Floats) -> Floats:
-    """``pixels`` with what the decoder shows, in the radiograph's grey levels, where the frame lies."""
-    inside = frame.paste(np.ones_like(grid), (pixels.shape[0], pixels.shape[1])) > 0
-    shown = frame.paste(np.float32(frame.low) + frame.unwindow(grid), (pixels.shape[0], pixels.shape[1]))
-    return np.where(inside, shown, pixels).astype(np.float32)
 
 
 def load_diffusion(where: str | Path, config: DiffusionConfig | None = None, device: str = "cpu") -> Diffusion:

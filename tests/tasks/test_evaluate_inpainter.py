@@ -51,7 +51,7 @@ def evaluate(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "read_manifest", lambda path: rows)
         monkeypatch.setattr(module, "with_truth", list)
         monkeypatch.setattr(module, "load_diffusion", lambda *_, **__: Oracle())
-        monkeypatch.setattr(module, "ChestReader", lambda *_: reader)
+        monkeypatch.setattr(module, "bundled_reader", lambda *_: reader)
         monkeypatch.setattr(module, "read_pair", lambda row: (shown(), TRUTH, MaskSet(row.masks_shown)))
         return module.evaluate_inpainter.fn("k", COHORT, tmp_path, "cpu", tmp_path / "out"), tmp_path / "out"
 
